@@ -1,0 +1,1 @@
+"""Answers that were given before: exact repeats, and questions close enough in meaning."""

@@ -1,0 +1,195 @@
+"""`chainops`: the commands, and how they fail.
+
+Exit status 2: the command line is wrong. 1: something failed. 0: done.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="chainops",
+    help="Declare a LangChain chain once: run it in a notebook, evaluate it, serve it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    epilog="Add --debug to any command for a traceback when it fails.",
+)
+prompts = typer.Typer(help="Prompts: files to MLflow's registry and back.", no_args_is_help=True)
+app.add_typer(prompts, name="prompts")
+
+ChainPath = Annotated[Path, typer.Argument(help="The chain file.", exists=True, dir_okay=False, show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+
+
+def main() -> None:
+    """The entry point: one clear line for every failure, a traceback only with `--debug`."""
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments or bool(os.environ.get("CHAINOPS_DEBUG"))
+    arguments = [each for each in arguments if each != "--debug"]
+    try:
+        status = app(arguments, standalone_mode=False)
+    except Exception as error:
+        if debug:
+            raise
+        sys.exit(_failed(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _failed(error: Exception) -> int:
+    import click
+
+    if isinstance(error, click.exceptions.ClickException):
+        error.show()
+        return error.exit_code
+    if isinstance(error, click.exceptions.Abort):
+        return 130
+    if isinstance(error, BrokenPipeError):  # `chainops ... | head`
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 (only so that exit does not complain again)
+        return 0
+    from chainops.core.errors import ChainopsError, InvalidInput
+
+    if isinstance(error, ChainopsError):
+        typer.echo(f"chainops: {error}", err=True)
+        return 2 if isinstance(error, InvalidInput) else 1
+    typer.echo(f"chainops: {type(error).__name__}: {error} (a bug? run it again with --debug)", err=True)
+    return 1
+
+
+@app.command()
+def ask(
+    chain: ChainPath,
+    question: Annotated[str, typer.Argument(help="The question; - reads it from standard input.")],
+    stream: Annotated[bool, typer.Option("--stream", help="Print the answer as it comes.")] = False,
+    as_json: AsJson = False,
+    user: Annotated[str | None, typer.Option(help="Who asks.")] = None,
+    session: Annotated[str | None, typer.Option(help="Continue this conversation.")] = None,
+    cache: Annotated[str, typer.Option(help="use, refresh or bypass what was answered before.")] = "use",
+    deadline_s: Annotated[float | None, typer.Option(help="Seconds until an answer is of no use.", min=0.001)] = None,
+) -> None:
+    """Ask a chain one question."""
+    from chainops.cli import asking
+
+    facts = {"user": user, "session": session, "cache": asking.cache_word(cache), "deadline_s": deadline_s}
+    asking.ask(chain, asking.question_of(question), facts, stream=stream, as_json=as_json)
+
+
+@app.command()
+def chat(
+    chain: ChainPath,
+    session: Annotated[str | None, typer.Option(help="Continue this conversation; default: a new one.")] = None,
+    user: Annotated[str | None, typer.Option(help="Who asks.")] = None,
+) -> None:
+    """Talk with a chain. An empty line or Ctrl-D ends."""
+    from chainops.cli import asking
+
+    asking.chat(chain, session=session, user=user)
+
+
+@app.command()
+def index(chain: ChainPath, as_json: AsJson = False) -> None:
+    """Read a chain's documents and bring its index up to date."""
+    from chainops.cli import asking
+
+    asking.index(chain, as_json=as_json)
+
+
+@app.command()
+def check(chain: ChainPath, as_json: AsJson = False) -> None:
+    """Validate a chain file without running it."""
+    from chainops.cli import checking
+
+    if not checking.check(chain, as_json=as_json):
+        raise typer.Exit(1)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of chain files, for editors."""
+    import json
+
+    from chainops.spec.schema import chain_schema
+
+    typer.echo(json.dumps(chain_schema(), indent=2, ensure_ascii=False))
+
+
+@app.command()
+def new(
+    kind: Annotated[str, typer.Argument(help="rag or chat.")],
+    folder: Annotated[Path, typer.Argument(help="Where to write it; made if it is not there.")],
+) -> None:
+    """Write a commented starter."""
+    from chainops.cli import starting
+
+    if kind not in starting.KINDS:
+        raise typer.BadParameter(f"{kind!r} is neither rag nor chat", param_hint="KIND")
+    starting.new(kind, folder)
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where the demo lives.")] = Path("demo"),
+    as_json: AsJson = False,
+) -> None:
+    """Answer real questions about Python through a declared chain, offline."""
+    from chainops.cli import demo as demo_
+
+    demo_.run(folder, as_json=as_json)
+
+
+@app.command()
+def serve(
+    chains: Annotated[list[Path], typer.Argument(help="Chain files.", exists=True, dir_okay=False)],
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 picks a free one.", min=0, max=65535)] = 8000,
+) -> None:
+    """Serve chains with LangServe: /NAME/invoke, batch, stream, stream_events, playground."""
+    from chainops.serve.app import run
+
+    run(chains, host=host, port=port)
+
+
+@prompts.command("push")
+def prompts_push(
+    file: Annotated[Path, typer.Argument(help="A prompt file (*.md).", exists=True, dir_okay=False)],
+    alias: Annotated[str | None, typer.Option(help="Let this alias point to it, such as production.")] = None,
+    mlflow: Annotated[str | None, typer.Option(help="Tracking URI; default: MLFLOW_TRACKING_URI or .chainops.")] = None,
+) -> None:
+    """Make a file a version in MLflow's prompt registry; identical content makes no new one."""
+    from chainops.cli import prompting
+
+    prompting.push(file, alias=alias, tracking_uri=mlflow)
+
+
+@prompts.command("list")
+def prompts_list(
+    name: Annotated[str, typer.Argument(help="The prompt's name.")],
+    mlflow: Annotated[str | None, typer.Option(help="Tracking URI; default: MLFLOW_TRACKING_URI or .chainops.")] = None,
+) -> None:
+    """Versions and aliases of a prompt."""
+    from chainops.cli import prompting
+
+    prompting.versions(name, tracking_uri=mlflow)
+
+
+def _version(wanted: Any) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"chainops {version('chainops')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """What stands before the command."""

@@ -1,0 +1,1 @@
+"""Plans and the drivers that answer them; what every room stands on."""

@@ -1,0 +1,324 @@
+"""The request in flight: what its root holds, and what each component at work in it sees."""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from asyncio import CancelledError
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import var_child_runnable_config
+
+from chainops.core.answer import KEY, Answer, AnswerChunk
+from chainops.core.attempts import Attempts
+from chainops.core.caller import STATE_KEY, Caller
+from chainops.core.clock import Clock, current_clock
+from chainops.core.errors import ChainopsError, DeadlineExceeded
+from chainops.core.events import CleanupFailed, Event, Listener, ListenerFailed, RequestEnded, current_listeners
+from chainops.core.report import Report, Stage
+
+
+class Request:
+    """One call from outside, shared by every component that works on it. Made by the outermost driver."""
+
+    __slots__ = (
+        "_ended",
+        "_ids",
+        "_listeners",
+        "attempts",
+        "caller",
+        "chain",
+        "clock",
+        "deadline",
+        "events",
+        "id",
+        "keeps_values",
+        "memo",
+        "report",
+        "stages",
+        "started",
+        "started_at",
+        "versions",
+        "waiting",
+    )
+
+    def __init__(self, caller: Caller, listeners: Iterable[Listener]) -> None:
+        self.id = uuid.uuid4().hex
+        self.caller = caller
+        self.clock: Clock = current_clock()
+        self.started_at = self.clock.time()
+        self.started = self.clock.monotonic()
+        self._ended: float | None = None
+        self.deadline = None if caller.deadline_s is None else self.started + caller.deadline_s
+        """On the clock's monotonic time; None for no limit."""
+        self.chain: str | None = None
+        self.versions: dict[str, Any] = {}
+        """What answered: digests and versions of prompts, models, knowledge. Plain JSON."""
+        self.memo: dict[Any, Any] = {}
+        """What pure stages found, so that a second attempt does not find it again."""
+        self.stages: list[Stage] = []
+        self.events: list[tuple[float, int | None, Event]] = []
+        self.waiting: Counter[int | None] = Counter()
+        """By stage: how many of its children are awaiting something, with the deadline running."""
+        self._ids = itertools.count()
+        self._listeners = (*current_listeners(), *listeners)
+        self.keeps_values = any(getattr(each, "keeps_values", False) for each in self._listeners)
+        """Whether a listener (a trace writer) wants the stages' inputs and outputs."""
+        self.attempts = Attempts(self.clock, lambda event: self.tell(event, None))
+        self.report = Report(self)
+
+    @property
+    def duration_s(self) -> float:
+        """Until now, or until the request ended."""
+        return (self.clock.monotonic() if self._ended is None else self._ended) - self.started
+
+    @property
+    def has_ended(self) -> bool:
+        return self._ended is not None
+
+    def open_stage(self, parent: int | None, name: str, kind: str) -> Stage:
+        stage = Stage(next(self._ids), parent, name, kind, self.clock.monotonic() - self.started)
+        self.stages.append(stage)
+        return stage
+
+    def close_stage(self, stage: Stage, error: BaseException | None) -> None:
+        stage.duration_s = self.clock.monotonic() - self.started - stage.start_s
+        if isinstance(error, GeneratorExit | CancelledError | KeyboardInterrupt):
+            stage.error = "cancelled: the caller went away"
+        elif error is not None:
+            stage.error = f"{type(error).__name__}: {error}"[:500]
+
+    def tell(self, event: Event, stage: int | None) -> None:
+        """Record an event and let the listeners hear it."""
+        self.events.append((self.clock.monotonic() - self.started, stage, event))
+        self._notify(event)
+
+    def _notify(self, event: Event) -> None:
+        for listener in self._listeners:
+            try:
+                listener(event)
+            except Exception as error:  # noqa: BLE001 (a listener must not stop a request; it is recorded)
+                failed = ListenerFailed(listener=getattr(listener, "__qualname__", repr(listener)), error=repr(error))
+                self.events.append((self.clock.monotonic() - self.started, None, failed))
+
+    def events_as_dicts(self) -> list[dict[str, Any]]:
+        return [{"at_s": round(at, 6), "stage": stage, **event.to_dict()} for at, stage, event in self.events]
+
+    def end(self, output: Any, error: BaseException | None) -> None:
+        """Close the books and tell the listeners. Called once, by the outermost driver."""
+        self.attempts.close()
+        if self._ended is None:
+            self._ended = self.clock.monotonic()
+        if isinstance(error, ChainopsError):
+            error.__dict__.setdefault("report", self.report.to_dict())
+        self._notify(RequestEnded(request=self, output=output, error=error))
+
+
+class Scope:
+    """Where in a request a call stands: rides in the config under the private key."""
+
+    __slots__ = ("report", "request", "stage", "watched")
+
+    def __init__(self, request: Request, report: Report, stage: int | None, *, watched: bool) -> None:
+        self.request, self.report, self.stage = request, report, stage
+        self.watched = watched
+        """True below a `Forward`: what is said here is part of the caller's answer."""
+
+    def __repr__(self) -> str:
+        return "<request in flight>"  # never spill a caller's data into somebody's log of a config
+
+
+class Run:
+    """What a plan sees of its request.
+
+    Attributes:
+        request: Shared by all components of this call from outside.
+        report: The facts of the answer in the making.
+        stage: This component's line in the waterfall; `stage.facts` takes decisions and versions.
+        kwargs: What the caller passed beside input and config, to hand on to a model.
+    """
+
+    __slots__ = (
+        "_closing",
+        "_queued",
+        "_told",
+        "config",
+        "is_root",
+        "kwargs",
+        "manager",
+        "report",
+        "request",
+        "stage",
+        "watched",
+    )
+
+    def __init__(
+        self,
+        component_name: str,
+        kind: str,
+        config: RunnableConfig,
+        kwargs: dict[str, Any],
+        listeners: Iterable[Listener],
+    ) -> None:
+        state = _state(config)
+        self.is_root = not isinstance(state, Scope)
+        if isinstance(state, Scope):
+            self.request, self.report = state.request, state.report
+            parent, self.watched = state.stage, state.watched
+        else:
+            self.request = Request(state if isinstance(state, Caller) else _NOBODY, listeners)
+            self.report = self.request.report
+            parent, self.watched = None, False
+        self.stage = self.request.open_stage(parent, component_name, kind)
+        self.config = config
+        self.kwargs = kwargs
+        self.manager: Any = None
+        self._closing: list[Callable[[], None]] = []
+        self._queued: list[Event] = []
+        self._told: dict[str, Any] | None = None
+
+    # What plans use
+
+    @property
+    def caller(self) -> Caller:
+        return self.request.caller
+
+    @property
+    def clock(self) -> Clock:
+        return self.request.clock
+
+    @property
+    def attempts(self) -> Attempts:
+        return self.request.attempts
+
+    @property
+    def remaining_s(self) -> float | None:
+        """Seconds until the request's deadline, at least 0; None for no deadline."""
+        deadline = self.request.deadline
+        return None if deadline is None else max(0.0, deadline - self.request.clock.monotonic())
+
+    def check_deadline(self) -> None:
+        deadline = self.request.deadline
+        if deadline is not None and self.request.clock.monotonic() >= deadline:
+            raise self.late()
+
+    def waive_deadline(self) -> None:
+        """Answer although it is late: nothing more in this request is cut off for its deadline.
+
+        For a plan that was thrown `DeadlineExceeded` and has something quick to say: a fixed sentence.
+        """
+        self.request.deadline = None
+
+    def late(self) -> DeadlineExceeded:
+        return DeadlineExceeded(self.stage.name, self.request.caller.deadline_s or 0.0)
+
+    def emit(self, event: Event) -> None:
+        """Record what happened: report and listeners now, LangChain callbacks before the next step."""
+        self.request.tell(event, self.stage.id)
+        if self.manager is not None:
+            self._queued.append(event)
+
+    def on_close(self, work: Callable[[], None]) -> None:
+        """Run `work` when this component is done, failed or cancelled: release a lease, a reservation.
+
+        Last registered, first run. It must not block.
+        """
+        self._closing.append(work)
+
+    # What drivers use
+
+    @contextmanager
+    def waits(self) -> Iterator[None]:
+        """Tell the stages above that one below is awaiting something, with the deadline running."""
+        parent = self.stage.parent
+        self.request.waiting[parent] += 1
+        try:
+            yield
+        finally:
+            self.request.waiting[parent] -= 1
+
+    def take_queued(self) -> list[Event]:
+        queued, self._queued = self._queued, []
+        return queued
+
+    def scope(self, *, watched: bool) -> tuple[Scope, Report]:
+        """The scope of a child call. A watched child writes this answer's facts, an unwatched one its own."""
+        report = self.report if watched else Report(self.request)
+        return Scope(self.request, report, self.stage.id, watched=watched), report
+
+    def close(self, output: Any, error: BaseException | None) -> None:
+        for work in reversed(self._closing):
+            try:
+                work()
+            except Exception as failure:  # noqa: BLE001 (one release must not stop the next; it is recorded)
+                self.request.tell(CleanupFailed(component=self.stage.name, error=repr(failure)), self.stage.id)
+        self._closing.clear()
+        self.request.close_stage(self.stage, error)
+        if self.request.keeps_values:
+            self.stage.output = output
+        if self.is_root:
+            self.request.end(output, error)
+
+    def finished(self, output: Any) -> Any:
+        """An AI message that leaves this answer's outermost component, with its facts."""
+        if self.watched or not isinstance(output, AIMessage) or isinstance(output, AIMessageChunk):
+            return output
+        kept = {name: getattr(output, name) for name in output.model_fields_set if name != "type"}
+        kept["response_metadata"] = {**output.response_metadata, KEY: self._facts()}
+        if self.is_root:
+            kept["usage_metadata"] = self.attempts.usage or output.usage_metadata
+        return Answer(**kept)
+
+    def outward(self, chunk: Any) -> Any:
+        """A chunk that leaves the outermost component: usage and end marks wait for the last one."""
+        if self.watched or not isinstance(chunk, AIMessageChunk):
+            return chunk
+        kept = {name: getattr(chunk, name) for name in chunk.model_fields_set if name not in _LAST_ONLY}
+        if KEY in chunk.response_metadata:  # facts of an answer made elsewhere: ours come last, and two do not add up
+            kept["response_metadata"] = {name: v for name, v in chunk.response_metadata.items() if name != KEY}
+        return AnswerChunk(**kept)
+
+    def last_chunk(self, output: Any) -> AnswerChunk | None:
+        """The chunk with the facts that ends a stream; None where a component further out gives it."""
+        if self.watched or not isinstance(output, AIMessage):
+            return None
+        usage = self.attempts.usage if self.is_root else None
+        return AnswerChunk(
+            content="",
+            usage_metadata=usage or output.usage_metadata,
+            response_metadata={KEY: self._facts()},
+            chunk_position="last",
+        )
+
+    def _facts(self) -> dict[str, Any]:
+        if self._told is not None:
+            return self._told
+        facts = self._told = self.report.facts()
+        if self.is_root:
+            self.attempts.close()
+            self.request.close_stage(self.stage, None)  # as of now: what is left to do is handing over
+            facts["report"] = self.report.to_dict()
+            expose = self.caller.expose
+            if expose is not None:
+                facts = self._told = {name: value for name, value in facts.items() if name in expose}
+        return facts
+
+
+def _state(config: RunnableConfig) -> Any:
+    """The scope to stand in, or the caller that opens a request; anything else is nobody's."""
+    state = config["configurable"].get(STATE_KEY)
+    if state is None and (around := var_child_runnable_config.get()):
+        # A call made inside a function with a config of its own: LangChain drops what surrounds it.
+        state = around.get("configurable", {}).get(STATE_KEY)
+    if isinstance(state, Scope) and state.request.has_ended:
+        return state.request.caller  # a thread or task outlived its request
+    return state
+
+
+_NOBODY = Caller()
+_LAST_ONLY = frozenset({"type", "usage_metadata", "chunk_position"})

@@ -1,0 +1,69 @@
+"""Find the passages that a question is answered from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from chainops.core.component import Component
+from chainops.core.events import Event
+from chainops.core.run import Run
+from chainops.core.steps import Do, Plan
+from chainops.knowledge.base import KnowledgeBase
+from chainops.knowledge.retrieval import Hit, Selection, rerank
+from chainops.knowledge.splitting import Passage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retrieved(Event):
+    """Passages were looked for."""
+
+    found: int
+    kept: int
+    best_similarity: float | None
+    """Cosine of the question and the nearest passage; None when nothing was found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passages:
+    """What retrieval gives the prompt, best first; empty when nothing was found."""
+
+    passages: tuple[Passage, ...]
+    scores: tuple[float, ...]
+
+    def to_trace(self) -> list[dict[str, Any]]:
+        """For traces: which passages, not their text."""
+        return [
+            {
+                "document": each.document_id,
+                "title": each.title,
+                "span": [each.start, each.end],
+                "score": round(score, 4),
+            }
+            for each, score in zip(self.passages, self.scores, strict=True)
+        ]
+
+
+class Retrieve(Component[str, Passages]):
+    """Searches by meaning and by words, and keeps what fits the prompt."""
+
+    kind: ClassVar[str] = "retrieve"
+
+    knowledge: Callable[[], KnowledgeBase]
+    retrieve: int = 20
+    rerank: int = 5
+    token_budget: int = 2000
+
+    def plan(self, value: str, run: Run) -> Plan[Passages]:
+        def search() -> tuple[list[Hit], Selection]:
+            hits = self.knowledge().search(value, self.retrieve)
+            return hits, rerank(hits, keep=self.rerank, token_budget=self.token_budget)
+
+        hits, kept = yield Do(search)
+        best = max((hit.similarity for hit in hits if hit.dense_rank is not None), default=None)
+        run.emit(
+            Retrieved(found=len(hits), kept=len(kept.hits), best_similarity=None if best is None else round(best, 4))
+        )
+        run.stage.facts |= {"found": len(hits), "kept": len(kept.hits)}
+        return Passages(tuple(hit.passage for hit in kept.hits), tuple(hit.score for hit in kept.hits))

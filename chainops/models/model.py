@@ -1,0 +1,99 @@
+"""A chat model as a component: metered, bounded in time, its failures told in one language."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages.ai import UsageMetadata
+
+from chainops.core.component import Component
+from chainops.core.errors import ChainopsError
+from chainops.core.run import Run
+from chainops.core.steps import Cancelled, Do, Forward, Plan
+from chainops.models.failures import EmptyAnswer, Failure, ModelUnavailable, cut_short, empty_answer, wrap
+from chainops.models.prices import Price, cost_usd, estimate_tokens
+
+
+class Model(Component[Any, AIMessage]):
+    """Calls a chat model through the request's ledger.
+
+    Every call is reserved before it starts and settled once, with what was consumed, also when it
+    fails or the caller hangs up. The request's deadline, when nearer than `timeout_s`, becomes the
+    client's own timeout.
+
+    Raises:
+        ModelFailed: The provider failed, refused or answered nonsense; `kind` says whether the same
+            call, another model, or only another request can help. Bugs pass through as they are.
+    """
+
+    kind: ClassVar[str] = "model"
+
+    chat: Callable[[], BaseChatModel]
+    """Gives the chat model; opened at the first question, because provider packages are slow to import."""
+    model: str
+    """`provider:name`, as reports and price tables know it."""
+    timeout_s: float = 30.0
+    base_url: str | None = None
+    """The server, where it is not the provider's own: what that charges is not in the price table."""
+    price: Price | None = None
+    """The declared price, for models that no table knows; wins over the table."""
+
+    def plan(self, value: Any, run: Run) -> Plan[AIMessage]:
+        run.stage.model = self.model
+        kwargs = dict(run.kwargs)
+        remaining_s = run.remaining_s
+        if remaining_s is not None and remaining_s < self.timeout_s and self.model.startswith("openai:"):
+            kwargs["timeout"] = max(remaining_s, 0.001)  # the one client known to take it with each call
+        try:
+            chat: BaseChatModel = yield Do(self.chat, blocks=not getattr(self.chat, "is_made", True))
+        except ChainopsError as error:  # no key, no package: another model may still answer
+            failure = wrap(error, self.model)
+            if failure is error:
+                raise
+            raise failure from error
+        attempt = run.attempts.reserve(self.model)
+        call = Forward(chat, value, kwargs=kwargs)
+        try:
+            message: AIMessage = yield call
+            if empty_answer(message):
+                raise EmptyAnswer(self.model)
+            if cut_short(message):
+                raise ModelUnavailable(self.model, Failure("retryable", "cut off"), next_move="ask again")
+        except (Exception, Cancelled, GeneratorExit) as error:
+            usage, cost = self._spent(value, call.received, run) if call.received is not None else (None, None)
+            failure = wrap(error, self.model)
+            cancelled = isinstance(error, Cancelled | GeneratorExit)
+            attempt.settle("cancelled" if cancelled else "failed", usage=usage, cost_usd=cost, error=failure)
+            if failure is error:
+                raise
+            raise failure from error
+        usage, cost = self._spent(value, message, run)
+        attempt.settle("ok", usage=usage, cost_usd=cost)
+        if not run.report.served_by:
+            run.report.served_by = self.model
+        return message
+
+    def _spent(self, value: Any, message: AIMessage, run: Run) -> tuple[UsageMetadata, float | None]:
+        """Tokens and USD of a whole or broken-off answer. Without the provider's count, a stated estimate."""
+        usage = message.usage_metadata
+        if usage is None:
+            usage = _estimate(value, message)
+            run.stage.facts["tokens"] = "estimated"
+        elsewhere = self.base_url or (os.environ.get("OPENAI_BASE_URL") if self.model.startswith("openai:") else None)
+        cost = cost_usd(self.model, usage, price=self.price, base_url=elsewhere)
+        run.stage.usage, run.stage.cost_usd = usage, cost.usd
+        if cost.usd is None:
+            run.stage.facts["price"] = cost.source
+        return usage, cost.usd
+
+
+def _estimate(value: Any, message: AIMessage) -> UsageMetadata:
+    asked = value.to_messages() if hasattr(value, "to_messages") else value
+    messages = asked if isinstance(asked, list) else [asked]
+    texts = [str(each.text) if isinstance(each, BaseMessage) else str(each) for each in messages]
+    read, written = sum(map(estimate_tokens, texts)), estimate_tokens(str(message.text))
+    return UsageMetadata(input_tokens=read, output_tokens=written, total_tokens=read + written)

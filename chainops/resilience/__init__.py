@@ -1,0 +1,1 @@
+"""Answers in spite of failures: fallback."""

@@ -1,0 +1,41 @@
+"""What happens to a request that fails somewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from chainops.core.errors import ChainopsError
+from chainops.core.events import Event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FellBack(Event):
+    """A route failed and the next one was taken."""
+
+    route: str
+    """The one that failed."""
+    to: str
+    failure: str
+    """retryable or next_route (see `models.failures.classify`)."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Truncated(Event):
+    """A stream broke off after its first words; what was said stands, and is marked."""
+
+    route: str
+    reason: str
+
+
+class AllRoutesFailed(ChainopsError):
+    """Every route failed in a way that another might have mended.
+
+    Attributes:
+        failures: Each route's name and failure, in the order tried.
+    """
+
+    def __init__(self, failures: list[tuple[str, Exception]]) -> None:
+        self.failures = failures
+        told = "; ".join(f"{name}: {error}" for name, error in failures)
+        super().__init__(f'every route failed: {told}. End the list with {{say: "…"}} to answer all the same')

@@ -1,0 +1,1 @@
+"""Chains over HTTP, with LangServe's routes."""

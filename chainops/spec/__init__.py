@@ -1,0 +1,1 @@
+"""Chain files: what they may say, and the Runnables they become."""

@@ -1,0 +1,222 @@
+"""From declared words to Runnables: opens what a chain needs when it is needed, and puts the onion together."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.runnables import Runnable
+
+from chainops.core.lazy import Lazy
+from chainops.core.settings import home
+from chainops.spec.chainfile import ChainFile
+from chainops.spec.registry import wrapper
+
+if TYPE_CHECKING:
+    from chainops.cache.replica import Replica
+    from chainops.knowledge.base import KnowledgeBase
+    from chainops.knowledge.component import Retrieve
+    from chainops.memory.records import Sessions
+    from chainops.models.embeddings import Embedder
+    from chainops.models.model import Model
+    from chainops.observe.listener import TraceListener
+    from chainops.prompts.prompt import Prompt
+    from chainops.spec.chain import Chain
+    from chainops.stores.sql import SqlStore
+
+PROMPTS = Path(__file__).parent / "prompts"
+
+
+class Site:
+    """Where a declared chain is built: its folder, its state, and what its parts share.
+
+    Nothing is opened before it is used, so loading a chain is quick.
+    """
+
+    def __init__(self, declared: ChainFile, base: Path, documents: Sequence[Any] | None = None) -> None:
+        self.declared, self.base = declared, base
+        self.home = home(base)
+        self.documents = documents
+        """Python objects to index instead of the declared paths."""
+        self.is_ready = False
+        """Whether the knowledge base is known to be indexed."""
+        self._indexing = threading.Lock()
+        self.store: Lazy[SqlStore] = Lazy(self._open_store)
+        self.embedder: Lazy[Embedder] = Lazy(self._open_embedder)
+        self.knowledge: Lazy[KnowledgeBase] = Lazy(self._open_knowledge)
+        self.sessions: Lazy[Sessions] = Lazy(self._open_sessions)
+        self.replica: Lazy[Replica] = Lazy(self._open_replica)
+
+    def ready(self, chain: Chain) -> None:
+        """Index the documents if nobody ever has. Blocks."""
+        from chainops.knowledge.base import NotIndexed
+
+        if self.is_ready:
+            return
+        with self._indexing:
+            if not self.is_ready:
+                try:
+                    _ = self.knowledge().version
+                except NotIndexed:
+                    chain.index()
+                self.is_ready = True
+
+    def _open_store(self) -> SqlStore:
+        from chainops.stores.sql import open_store
+
+        return open_store(self.declared.store or self.home)
+
+    def _open_embedder(self) -> Embedder:
+        from chainops.models.embeddings import embedder
+
+        return embedder(self.declared.embeddings)
+
+    def _open_knowledge(self) -> KnowledgeBase:
+        from chainops.knowledge.base import KnowledgeBase
+
+        settings = self.declared.knowledge
+        assert settings is not None
+        return KnowledgeBase(
+            self.store(),
+            self.embedder(),
+            name=self.declared.name,
+            home=self.home,
+            size_tokens=settings.passage_tokens,
+        )
+
+    def _open_sessions(self) -> Sessions:
+        from chainops.memory.records import Sessions
+
+        return Sessions(self.store())
+
+    def _open_replica(self) -> Replica:
+        from chainops.cache.records import CacheRecords
+        from chainops.cache.replica import Replica
+
+        return Replica(CacheRecords(self.store()), self.embedder())
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the whole declaration and its prompt."""
+        return hashlib.sha256(f"{self.declared.digest()}:{self.prompt.digest}".encode()).hexdigest()
+
+    @cached_property
+    def tracking_uri(self) -> str:
+        """Where prompts and traces live."""
+        declared = self.declared.mlflow or os.environ.get("MLFLOW_TRACKING_URI")
+        return declared or f"sqlite:///{(self.home / 'mlflow.db').as_posix()}"
+
+    @cached_property
+    def prompt(self) -> Prompt:
+        from chainops.prompts.files import read_prompt
+        from chainops.prompts.references import load_prompt
+
+        if self.declared.prompt is None:
+            return read_prompt(PROMPTS / f"{self.declared.kind}.md")
+        return load_prompt(self.declared.prompt, base=self.base, tracking_uri=self.tracking_uri)
+
+    @cached_property
+    def retrieve(self) -> Retrieve:
+        """One for all routes: what it found for a request is used by every model that is tried."""
+        from chainops.knowledge.component import Retrieve
+
+        settings = self.declared.knowledge
+        assert settings is not None
+        return Retrieve(
+            knowledge=self.knowledge,
+            retrieve=settings.retrieve,
+            rerank=settings.rerank,
+            token_budget=settings.token_budget,
+            name="retrieve",
+        )
+
+    @cached_property
+    def models(self) -> dict[str, Model]:
+        from chainops.models.model import Model
+        from chainops.models.providers import chat_model
+
+        def opener(settings: Any) -> Lazy[Any]:
+            return Lazy(lambda: chat_model(settings))
+
+        return {
+            name: Model(
+                chat=opener(settings),
+                model=settings.model,
+                timeout_s=settings.timeout_s,
+                price=settings.price,
+                base_url=settings.base_url,
+                name=name,
+            )
+            for name, settings in self.declared.models.items()
+        }
+
+    @cached_property
+    def tracer(self) -> TraceListener | None:
+        """Writes MLflow traces; None when they are off or MLflow is not installed."""
+        from chainops.core.errors import MissingExtra
+        from chainops.observe.listener import TraceListener
+
+        if self.declared.traces == "off":
+            return None
+        try:
+            return TraceListener(self.tracking_uri, log_file=self.home / "traces.log")
+        except MissingExtra:
+            if self.declared.traces == "on":
+                raise
+            return None
+
+    def answered_by(self, position: int) -> Callable[[], str]:
+        """Digest of all that answers inside the pipeline's wrapper at `position`: models, prompt,
+        knowledge as it is now, and the wrappers further in.
+        """
+        declared = self.declared
+        told = declared.model_dump(mode="json", include={"kind", "models", "embeddings", "knowledge"})
+        told["pipeline"] = [
+            {each.word: each.settings.model_dump(mode="json")} for each in declared.pipeline[position + 1 :]
+        ]
+        told["prompt"] = self.prompt.digest
+        fixed = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        if declared.knowledge is None:
+            return lambda: fixed
+        return lambda: f"{fixed}:{self.knowledge().version}"
+
+
+class Rest:
+    """What lies inside one wrapper of the pipeline, ready to be built for any model."""
+
+    def __init__(self, site: Site, position: int, model: str | None) -> None:
+        self._site, self._position, self._model = site, position, model
+
+    def __call__(self, model: str | None = None) -> Runnable[Any, Any]:
+        """Build it, answered by `model`; None: by the model chosen further out, else the first declared."""
+        return build(self._site, self._position + 1, model or self._model)
+
+    @property
+    def answered_by(self) -> Callable[[], str]:
+        return self._site.answered_by(self._position)
+
+
+def build(site: Site, position: int = 0, model: str | None = None) -> Runnable[Any, Any]:
+    """The onion from the wrapper at `position` inwards."""
+    entries = site.declared.pipeline
+    if position < len(entries):
+        entry = entries[position]
+        known = wrapper(entry.word)
+        assert known is not None
+        return known.build(entry.settings, site, Rest(site, position, model))
+    answering = site.models[model or next(iter(site.declared.models))]
+    return _recipe(site, answering)
+
+
+def _recipe(site: Site, model: Model) -> Runnable[Any, Any]:
+    from chainops.spec.recipes import Chat, Rag
+
+    if site.declared.knowledge is None:
+        return Chat(prompt=site.prompt, model=model, name=f"chat by {model.name}")
+    return Rag(prompt=site.prompt, model=model, retrieve=site.retrieve, name=f"rag by {model.name}")

@@ -1,0 +1,245 @@
+"""The words of a chain file. What they mean is in `build.py`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import types
+import typing
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
+
+from chainops.core.caller import Exposed
+from chainops.core.settings import Settings
+from chainops.memory.component import MemorySettings
+from chainops.models.providers import ModelSettings
+from chainops.spec.errors import Problem, listed, nearest, shown
+from chainops.spec.registry import Wrapper, wrapper
+from chainops.spec.yaml import Path_, Source
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def _listed_alone(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+class KnowledgeSettings(Settings):
+    """Where answers come from."""
+
+    documents: Annotated[tuple[str, ...], BeforeValidator(_listed_alone, json_schema_input_type=str | list[str])]
+    """Paths and globs, from the folder of the chain file: text, Markdown, HTML, PDF, notebooks."""
+    retrieve: int = Field(default=20, ge=1, le=1000)
+    """How many passages are looked at."""
+    rerank: int = Field(default=5, ge=1, le=100)
+    """How many of them the model reads."""
+    token_budget: int = Field(default=2000, ge=50)
+    """The most tokens the passages may take up in the prompt."""
+    passage_tokens: int = Field(default=200, ge=20, le=2000)
+    """How long a passage is, about."""
+
+
+class PipelineEntry:
+    """One wrapper of the pipeline: its word and what is said of it."""
+
+    def __init__(self, word: str, settings: Any) -> None:
+        self.word, self.settings = word, settings
+
+    def __repr__(self) -> str:
+        return f"{self.word}: {self.settings!r}"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PipelineEntry) and (self.word, self.settings) == (other.word, other.settings)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class ChainFile(Settings):
+    """Everything a chain file may say."""
+
+    chainops: Literal[1]
+    """Version of this format."""
+    name: str
+    """Names the chain in traces, routes and its index: letters, digits, dot, dash, underscore."""
+    kind: Literal["rag", "chat"]
+    """`rag` answers from documents; `chat` talks, and remembers the session."""
+    description: str = ""
+    prompt: str | None = None
+    """`file:prompts/x.md`, `prompts:/name@alias` or `prompts:/name/3` (MLflow's registry); none: the kind's own."""
+    models: dict[str, ModelSettings] = Field(min_length=1)
+    """By the name the pipeline calls them; the first is used where nothing else is said."""
+    embeddings: str = "minilm"
+    knowledge: KnowledgeSettings | None = None
+    memory: MemorySettings | None = None
+    pipeline: tuple[Any, ...] = ()
+    """Wrappers from the outside in: the request passes them downwards, the answer upwards."""
+    store: str | None = None
+    """`postgresql://...` or `sqlite:///...`; none: `.chainops/chainops.db` beside the file, or under CHAINOPS_HOME."""
+    mlflow: str | None = None
+    """Tracking URI for prompts and traces; none: MLFLOW_TRACKING_URI, else `.chainops/mlflow.db`."""
+    traces: Literal["auto", "on", "off"] = "auto"
+    """`auto`: traces are written when MLflow is installed."""
+    expose: tuple[Exposed, ...] = ("status", "sources")
+    """What clients of the served chain see of an answer beside its text: status, sources, data, report."""
+    max_question_chars: int = Field(default=20_000, ge=1)
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_name(cls, name: str) -> str:
+        if not NAME.fullmatch(name):
+            raise ValueError("up to 100 letters, digits, dots, dashes and underscores")
+        return name
+
+    @field_validator("store", "mlflow")
+    @classmethod
+    def _has_no_password(cls, url: str | None) -> str | None:
+        if url and re.match(r"[a-z+0-9]+://[^/@]*:[^/@]+@", url):
+            raise ValueError(
+                "a URL without a password: PostgreSQL reads PGPASSWORD or ~/.pgpass, MLflow its own variables"
+            )
+        return url
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> ChainFile:
+        if self.kind == "rag" and self.knowledge is None:
+            raise ValueError("`knowledge: {documents: [...]}`, because kind is rag")
+        if self.kind == "chat" and self.knowledge is not None:
+            raise ValueError("kind: rag, or no `knowledge`: a chat does not read documents")
+        return self
+
+    def words(self) -> dict[str, Any]:
+        """What was said, as plain JSON, without what was left to its default."""
+        told = self.model_dump(mode="json", exclude_unset=True, exclude={"pipeline"})
+        if self.pipeline:
+            told["pipeline"] = [
+                {each.word: each.settings.model_dump(mode="json", exclude_unset=True)} for each in self.pipeline
+            ]
+        return told
+
+    def digest(self) -> str:
+        """sha256 of everything said and defaulted: changes when the chain's meaning may."""
+        told = self.model_dump(mode="json", exclude={"pipeline", "description"})
+        told["pipeline"] = [{each.word: each.settings.model_dump(mode="json")} for each in self.pipeline]
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def understand(source: Source) -> ChainFile:
+    """The declared chain, or every problem with its place.
+
+    Raises:
+        ChainFileError: With all problems found.
+    """
+    problems: list[Problem] = []
+    words = dict(source.value)
+    entries = words.pop("pipeline", None)
+    pipeline = _pipeline(entries, source, problems)
+    declared: ChainFile | None = _validated(ChainFile, words, (), source, problems)
+    if declared is not None:
+        problems += _unknown_models(declared, pipeline, source)
+    if problems:
+        raise source.error(sorted(problems, key=lambda each: (each.line or 0, each.column or 0)))
+    assert declared is not None
+    return declared.model_copy(update={"pipeline": tuple(pipeline)})
+
+
+def _pipeline(entries: Any, source: Source, problems: list[Problem]) -> list[PipelineEntry]:
+    if entries is None:
+        return []
+    if not isinstance(entries, list):
+        problems.append(_problem(source, ("pipeline",), shown(entries), "a list of wrappers, such as `- cache: {}`"))
+        return []
+    understood: list[PipelineEntry] = []
+    for position, entry in enumerate(entries):
+        path: Path_ = ("pipeline", position)
+        if isinstance(entry, str):
+            entry = {entry: {}}  # noqa: PLW2901 (`- cache` means `- cache: {}`)
+        if not isinstance(entry, Mapping) or len(entry) != 1:
+            problems.append(_problem(source, path, shown(entry), "one wrapper, such as `cache: {ttl: 24h}`"))
+            continue
+        word, said = next(iter(entry.items()))
+        known: Wrapper | None = wrapper(word)
+        if known is None:
+            words = Wrapper.words()
+            problems.append(
+                _problem(source, (*path, word), repr(word), f"one of {listed(words)}", nearest(word, words))
+            )
+            continue
+        prepared = known.prepared({} if said is None else said)
+        settings = _validated(known.settings, prepared, (*path, word), source, problems)
+        if settings is not None:
+            understood.append(PipelineEntry(word, settings))
+    return understood
+
+
+def _unknown_models(declared: ChainFile, pipeline: list[PipelineEntry], source: Source) -> list[Problem]:
+    problems = []
+    for position, entry in enumerate(pipeline):
+        for where, name in wrapper(entry.word).models_named(entry.settings):  # type: ignore[union-attr]
+            if name not in declared.models:
+                path: Path_ = ("pipeline", position, entry.word, *where)
+                expected = f"one of the models declared above: {listed(declared.models)}"
+                problems.append(_problem(source, path, repr(name), expected, nearest(name, declared.models)))
+    return problems
+
+
+def _validated(model: type[BaseModel], value: Any, at: Path_, source: Source, problems: list[Problem]) -> Any:
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        told = [_told(model, value, each, at, source) for each in error.errors(include_input=False)]
+        misspelt = {f"no {each.nearest!r}" for each in told if each.nearest}  # `sya` for `say` is one mistake, not two
+        problems += [each for each in told if each.found not in misspelt]
+        return None
+
+
+def _told(model: type[BaseModel], value: Any, error: Any, at: Path_, source: Source) -> Problem:
+    """A pydantic error in the words of the file."""
+    told: Path_ = ()  # the way to the word, as the file has it
+    inside = value
+    fields: type[BaseModel] | None = model
+    for part in error["loc"]:  # pydantic names union members and aliases on the way; the file does not
+        if isinstance(inside, Mapping) and part in inside:
+            fields = _model_of(fields, part) if part != error["loc"][-1] else fields
+        elif not (isinstance(inside, list | tuple) and isinstance(part, int) and part < len(inside)):
+            continue
+        inside = inside[part]
+        if not source.marks or (*at, *told, part) in source.marks:  # a shorthand leaves a word out
+            told = (*told, part)
+    kind, found = error["type"], shown(inside)
+    if kind == "extra_forbidden":
+        words = list(fields.model_fields) if fields else []
+        word = str(told[-1]) if told else "?"
+        return _problem(source, (*at, *told), repr(word), f"one of {listed(words)}", nearest(word, words))
+    if kind == "missing":
+        missing = str(error["loc"][-1])
+        return _problem(source, (*at, *told), f"no {missing!r}", f"`{missing}: ...`")
+    expected = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
+    if kind == "literal_error":
+        words = [
+            str(each) for each in re.findall(r"'([^']*)'|(\d+)", error["ctx"]["expected"]) for each in each if each
+        ]
+        return _problem(source, (*at, *told), found, expected, nearest(str(inside), words))
+    if not told and kind == "value_error":
+        found = "something else"
+    return _problem(source, (*at, *told), found, expected)
+
+
+def _model_of(model: type[BaseModel] | None, word: Any) -> type[BaseModel] | None:
+    """The settings class behind a field, looking through dicts, tuples and `| None`."""
+    if model is None or word not in model.model_fields:
+        return model
+    waiting = [model.model_fields[word].annotation]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, type) and not isinstance(each, types.GenericAlias) and issubclass(each, BaseModel):
+            return each
+        waiting += typing.get_args(each)
+    return None
+
+
+def _problem(source: Source, path: Path_, found: str, expected: str, like: str | None = None) -> Problem:
+    line, column = source.at(path)
+    return Problem(key=".".join(map(str, path)), found=found, expected=expected, line=line, column=column, nearest=like)

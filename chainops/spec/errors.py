@@ -1,0 +1,64 @@
+"""What is wrong with a chain file, and where."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from chainops.core.errors import ChainopsError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One thing that is wrong, where, and what would be right."""
+
+    key: str
+    """Path of the word, such as `models.small.timeout_s`; empty for the file as a whole."""
+    found: str
+    expected: str
+    line: int | None = None
+    """From 1; None when the chain was declared in Python."""
+    column: int | None = None
+    nearest: str | None = None
+    """The valid word most like the one found."""
+
+    def __str__(self) -> str:
+        place = f"line {self.line}, column {self.column}: " if self.line is not None else ""
+        key = f"{self.key}: " if self.key else ""
+        hint = f"; did you mean {self.nearest!r}?" if self.nearest else ""
+        return f"{place}{key}found {self.found}; expected {self.expected}{hint}"
+
+
+class ChainFileError(ChainopsError, ValueError):
+    """A chain file, or the same words in Python, cannot be understood. All problems at once."""
+
+    def __init__(self, place: str, problems: Sequence[Problem]) -> None:
+        self.place, self.problems = place, tuple(problems)
+        super().__init__(f"{place}:\n" + "\n".join(f"  {problem}" for problem in problems))
+
+
+def nearest(word: str, words: Iterable[str]) -> str | None:
+    """The valid word most like `word`, if any is."""
+    return next(iter(difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)), None)
+
+
+def listed(words: Iterable[str]) -> str:
+    return ", ".join(sorted(words))
+
+
+_KEY_LIKE = re.compile(
+    r"(?:sk|pk|gsk|xai|ghp|hf|AIza)[-_A-Za-z0-9]{8,}|(?=[^\s/]*\d)(?=[^\s/]*[A-Za-z])[-_A-Za-z0-9+]{28,}"
+)
+
+
+_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]+@")
+
+
+def shown(value: object) -> str:
+    """A value for a message: its repr, shortened. What looks like a key is not shown, nor what is inside a mapping."""
+    if isinstance(value, Mapping):
+        return "these words: " + (", ".join(map(str, value)) or "none")
+    text = _KEY_LIKE.sub("***", _PASSWORD.sub("://***@", repr(value)))
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+
+from chainops.cache import policy
+from chainops.core.caller import Caller
+
+names = st.one_of(st.none(), st.text(max_size=5))
+
+
+def key(value="q", *, answered_by="a", share="tenant", kwargs=None, **caller):
+    return policy.key_of(value, answered_by=answered_by, share=share, caller=Caller(**caller), kwargs=kwargs or {})
+
+
+@given(names, names, names, names)
+def test_vsr_2134_two_tenants_never_share_a_scope(tenant, user, other_tenant, other_user):
+    assume(tenant != other_tenant)
+    for share in ("tenant", "user"):
+        one = key(tenant=tenant, user=user, share=share)
+        other = key(tenant=other_tenant, user=other_user, share=share)
+        assert one.scope != other.scope
+
+
+@given(names, names, names)
+def test_users_of_a_tenant_share_only_where_declared(tenant, user, other):
+    assume(user != other)
+    assert key(tenant=tenant, user=user).scope == key(tenant=tenant, user=other).scope
+    assert key(tenant=tenant, user=user, share="user").scope != key(tenant=tenant, user=other, share="user").scope
+
+
+def test_vsr_3423_history_system_prompt_tools_and_what_answers_are_part_of_the_scope():
+    plain = key()
+    others = [
+        key({"question": "q", "history": [{"role": "user", "text": "before"}]}),
+        key({"question": "q", "language": "de"}),
+        key([SystemMessage("be brief"), HumanMessage("q")]),
+        key(kwargs={"tools": [{"name": "search"}]}),
+        key(answered_by="other model"),
+    ]
+    assert len({each.scope for each in [plain, *others]}) == 6
+    assert {each.exact for each in [plain, *others]} == {plain.exact}
+
+
+def test_the_same_request_in_other_clothes_has_the_same_key():
+    assert key("q") == key({"question": "q"}) == key({"question": "q", "history": []}) == key([HumanMessage("q")])
+    assert key("a  b\n").exact == key("a b").exact
+    assert key("e\u0301").exact == key("\u00e9").exact
+    assert key("q").exact != key("Q").exact
+
+
+def test_bifrost_2791_the_key_does_not_depend_on_the_order_of_words():
+    assert key({"question": "q", "a": 1, "b": 2}) == key({"b": 2, "a": 1, "question": "q"})
+
+
+def test_within_a_conversation_only_the_very_same_question_is_served():
+    assert key("q").may_be_near
+    assert not key([HumanMessage("a"), AIMessage("b"), HumanMessage("q")]).may_be_near
+
+
+def test_what_has_no_plain_form_is_not_cached():
+    assert key(object()) is None
+    assert key({"question": "q", "thing": object()}) is None
+    assert key([HumanMessage([{"type": "image_url", "image_url": "x"}])]) is None
+
+
+@given(st.text(max_size=30))
+def test_any_text_has_a_key(question):
+    assert len(key(question).exact) == 64
+
+
+def test_age_counts_from_storing_so_a_popular_stale_answer_dies():
+    assert policy.is_alive(created_at=0, ttl_s=10, now=9.9)
+    assert not policy.is_alive(created_at=0, ttl_s=10, now=10)
+    assert policy.is_alive(created_at=0, ttl_s=None, now=1e12)
+
+
+def test_only_whole_good_answers_are_kept():
+    def why(status="ok", may_cache=True, text="x", has_tool_calls=False):
+        return policy.why_not_kept(status=status, may_cache=may_cache, text=text, has_tool_calls=has_tool_calls)
+
+    assert why() is None
+    for status in ("cached", "degraded", "truncated", "pending_review", "refused"):
+        assert status in why(status)
+    assert why(may_cache=False)
+    assert why(text=" ")
+    assert why(text="", has_tool_calls=True) is None

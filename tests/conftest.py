@@ -1,0 +1,25 @@
+"""What every test stands on: no network, no key, no state of the person who runs it."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+os.environ |= {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "TOKENIZERS_PARALLELISM": "false",
+    "LANGSMITH_TRACING": "false",
+}
+
+
+@pytest.fixture(autouse=True)
+def _nobodys_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if (
+            name.startswith(("OPENAI_", "MLFLOW_TRACKING", "CHAINOPS_HOME", "CHAINOPS_MODEL_"))
+            or name == "CHAINOPS_MODEL"
+        ):
+            monkeypatch.delenv(name)

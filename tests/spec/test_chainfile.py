@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+
+from chainops.spec.chainfile import understand
+from chainops.spec.errors import ChainFileError
+from chainops.spec.schema import chain_schema
+from chainops.spec.yaml import Source, parse
+
+GOOD = """\
+chainops: 1
+name: help
+kind: rag
+models:
+  small: {model: "openai:gpt-4o-mini", timeout_s: 10}
+  local: {model: extractive}
+knowledge: {documents: "docs/*.md"}
+pipeline:
+  - cache: {threshold: 0.9, ttl: 24h}
+  - fallback: [small, local, {say: sorry}]
+"""
+
+
+def problems(text: str):
+    with pytest.raises(ChainFileError) as caught:
+        understand(parse(text, "chain.yaml", {}))
+    assert pickle.loads(pickle.dumps(caught.value)).problems == caught.value.problems
+    return caught.value.problems
+
+
+def test_a_good_file_is_understood():
+    declared = understand(parse(GOOD, "f", {}))
+    cache, fallback = declared.pipeline
+    assert (cache.word, cache.settings.ttl, fallback.settings.routes[2].say) == ("cache", 86_400.0, "sorry")
+    assert declared.knowledge.documents == ("docs/*.md",)
+
+
+def test_what_was_said_can_be_written_and_read_again():
+    declared = understand(parse(GOOD, "f", {}))
+    again = understand(Source("again", declared.words()))
+    assert again == declared
+    assert again.digest() == declared.digest()
+    assert understand(parse(GOOD.replace("0.9", "0.8"), "f", {})).digest() != declared.digest()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "at", "key", "expected", "nearest"),
+    [
+        ("timeout_s: 10", "timeut_s: 10", "timeut_s", "models.small.timeut_s", "timeout_s", "timeout_s"),
+        ("threshold: 0.9", "treshold: 0.9", "treshold", "pipeline.0.cache.treshold", "ttl", "threshold"),
+        ("threshold: 0.9", "threshold: 9", "threshold", "pipeline.0.cache.threshold", "less than or equal to 1", None),
+        ("- cache:", "- cahe:", "cahe", "pipeline.0.cahe", "cache", "cache"),
+        ("kind: rag", "kind: rga", "kind", "kind", "'rag' or 'chat'", "rag"),
+        ("[small, local", "[smal, local", "smal,", "pipeline.1.fallback.0", "small", "small"),
+        ("chainops: 1", "chainops: 2", "chainops", "chainops", "1", None),
+        ("name: help", "name: a/b", "name", "name", "letters", None),
+        ("ttl: 24h", "ttl: soon", "ttl", "pipeline.0.cache.ttl", "number", None),
+        ("extractive", "extractiv", "model: extractiv", "models.local.model", "extractive", None),
+        ('knowledge: {documents: "docs/*.md"}\n', "", "chainops", "", "knowledge", None),
+        ("{say: sorry}", "{sya: sorry}", "sya", "pipeline.1.fallback.2.sya", "say", "say"),
+    ],
+)
+def test_a_mistake_is_named_with_line_column_and_nearest_word(old, new, at, key, expected, nearest):
+    text = GOOD.replace(old, new)
+    before = text[: text.index(at)]
+    told = problems(text)[0]
+    assert (told.line, told.column) == (before.count("\n") + 1, len(before) - before.rfind("\n"))
+    assert told.key == key
+    assert expected in told.expected
+    assert told.nearest == nearest
+
+
+def test_all_mistakes_are_told_at_once_in_the_order_of_the_file():
+    told = problems(
+        GOOD.replace("kind: rag", "kind: x").replace("timeout_s: 10", "timeout_s: -1").replace("cache:", "cash:")
+    )
+    assert [each.line for each in told] == [3, 5, 9]
+
+
+def test_a_key_in_the_wrong_place_is_not_repeated_in_the_error():
+    for bad in (
+        "api_key: sk-abcdefgh12345678",
+        "key_env: sk-abcdefgh12345678",
+        "parameters: {api_key: sk-abcdefgh12345678}",
+    ):
+        told = problems(GOOD.replace("timeout_s: 10", bad))
+        assert "abcdefgh" not in str(told)
+
+
+def test_a_password_in_a_url_is_refused_and_not_repeated():
+    told = problems(GOOD + "store: postgresql://me:hunter2@db/x\n")
+    assert "hunter2" not in str(told)
+    assert "PGPASSWORD" in str(told)
+
+
+def test_a_shorthand_is_accepted_for_a_wrapper_without_words():
+    declared = understand(parse(GOOD.replace("- cache: {threshold: 0.9, ttl: 24h}", "- cache"), "f", {}))
+    assert declared.pipeline[0].settings.threshold == 0.92
+
+
+def test_the_schema_knows_every_word_and_accepts_the_good_file():
+    import jsonschema
+
+    schema = chain_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    said = parse(GOOD, "f", {}).value
+    jsonschema.validate(said, schema)
+    wrong = copy.deepcopy(said)
+    wrong["pipeline"][0] = {"cahe": {}}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(wrong, schema)
+
+
+def test_a_plugin_joins_only_when_it_is_installed(tmp_path, monkeypatch):
+    from chainops.spec import registry
+
+    (tmp_path / "loud.py").write_text(
+        "from langchain_core.runnables import RunnableLambda\n"
+        "from chainops.core.settings import Settings\n"
+        "from chainops.spec.registry import Wrapper\n"
+        "class Loud(Settings):\n    mark: str = '!'\n"
+        "LOUD = Wrapper('loud', Loud, lambda settings, site, rest: rest(), 'says it louder')\n"
+    )
+    info = tmp_path / "loud-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: loud\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[chainops.wrappers]\nloud = loud:LOUD\n")
+    text = GOOD.replace("- cache:", "- loud: {mark: '?'}\n  - cache:")
+    assert problems(text)[0].nearest is None
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry._plugins.cache_clear()
+    try:
+        assert understand(parse(text, "f", {})).pipeline[0].settings.mark == "?"
+    finally:
+        registry._plugins.cache_clear()

@@ -1,0 +1,75 @@
+"""The README's fences run, as a reader would run them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+FENCES = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+BIN = Path(sys.executable).parent
+
+
+def fences(language: str) -> list[str]:
+    return [text for found, text in FENCES if found == language]
+
+
+def test_the_first_screen_has_the_two_commands():
+    screen = "\n".join(README.splitlines()[:24])
+    assert "make demo" in screen
+    assert "make test" in screen
+
+
+@pytest.mark.parametrize("code", fences("python"))
+def test_python_runs(code, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})  # our own README
+    told = capsys.readouterr().out
+    assert told.startswith("ok ")
+    assert "three elephants" in told
+    assert "zoo True" in told
+
+
+@pytest.mark.parametrize("text", fences("yaml"))
+def test_chain_files_are_understood(text, tmp_path):
+    import chainops
+
+    (tmp_path / "chain.yaml").write_text(text)
+    assert chainops.load(tmp_path / "chain.yaml").declared.name == "python-help"
+
+
+def test_commands_run_in_their_order(tmp_path):
+    commands = [line for text in fences("sh") for line in text.splitlines() if line.startswith("chainops ")]
+    assert len(commands) >= 6
+    for command in commands:
+        done = subprocess.run(
+            [BIN / "chainops", *shlex.split(command, comments=True)[1:]],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "CHAINOPS_HOME": str(tmp_path / "home")},
+        )
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+
+
+def test_every_make_target_and_path_that_is_named_exists():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in set(re.findall(r"\bmake (\w+)", README)):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    for path in set(re.findall(r"`((?:chainops|notebooks|docs)/[\w./]+)`", README)):
+        assert (ROOT / path).exists(), path
+
+
+def test_every_extra_that_is_named_exists():
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    named = set(re.findall(r"\.\[(\w+)\]", README))
+    assert named <= set(project["optional-dependencies"])
