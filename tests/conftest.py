@@ -12,6 +12,7 @@ os.environ |= {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "TOKENIZERS_PARALLELISM": "false",
     "LANGSMITH_TRACING": "false",
+    "CHAINOPS_TRACES": "off",  # each place would start a process; the tests that are about traces switch them on
 }
 
 

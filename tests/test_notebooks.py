@@ -32,16 +32,19 @@ def ran(tmp_path_factory):
     place = tmp_path_factory.mktemp("notebooks")
     shutil.copy(FOLDER / "01_first_chain.ipynb", place)
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("CHAINOPS_HOME", "CHAINOPS_MODEL", "MLFLOW_TRACKING_URI"):
+        for name in ("CHAINOPS_HOME", "CHAINOPS_MODEL", "CHAINOPS_TRACES", "MLFLOW_TRACKING_URI"):
             patch.delenv(name, raising=False)
         patch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
         return [run(place / "01_first_chain.ipynb") for _ in range(2)]
 
 
 def run(path: Path) -> Any:
-    notebook = nbformat.read(path, as_version=4)  # raises at the first cell that fails
-    client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": path.parent}})
-    return client.execute()
+    """Raises at the first cell that fails."""
+    notebook = nbformat.read(path, as_version=4)
+    place = {"metadata": {"path": path.parent}}
+    return NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources=place, coalesce_streams=True
+    ).execute()
 
 
 def test_every_notebook_is_executed_here():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -31,7 +32,7 @@ class CacheSettings(Settings):
     share: policy.Share = "tenant"
     """Who is served each other's answers: everyone of the same tenant, only the same user, or all."""
     max_entries: int = Field(default=100_000, ge=1)
-    """How many answers are kept; the oldest go first."""
+    """How many answers this chain's cache keeps; the oldest go first."""
 
 
 class SemanticCache(Component[Any, Any]):
@@ -48,7 +49,7 @@ class SemanticCache(Component[Any, Any]):
     replica: Callable[[], Replica]
     """Opened at the first question."""
     settings: CacheSettings = CacheSettings()
-    answered_by: Callable[[], str] = lambda: ""
+    answered_by: Callable[[], str]
     """Digest of everything inside: models, prompt, knowledge. Asked at each request, because knowledge changes."""
 
     def plan(self, value: Any, run: Run) -> Plan[Any]:
@@ -74,18 +75,20 @@ class SemanticCache(Component[Any, Any]):
             value, answered_by=self.answered_by(), share=self.settings.share, caller=run.caller, kwargs=run.kwargs
         )
 
+    def _near(self, key: policy.Key) -> bool:
+        return key.may_be_near and self.settings.threshold < 1
+
+    def _alive_since(self, run: Run) -> float | None:
+        return None if self.settings.ttl is None else run.clock.time() - self.settings.ttl
+
     def _look_up(self, key: policy.Key, run: Run) -> Plan[Found]:
-        now_s, now = run.clock.monotonic(), run.clock.time()
-
-        def is_alive(entry: Entry) -> bool:
-            return policy.is_alive(created_at=entry.created_at, ttl_s=self.settings.ttl, now=now)
-
-        near = key.may_be_near and self.settings.threshold < 1
+        now_s, alive_since, near = run.clock.monotonic(), self._alive_since(run), self._near(key)
         try:
-            entry = self.replica().held(key, now_s=now_s)
-            if entry is not None and is_alive(entry):
+            replica: Replica = yield Do(self.replica, blocks=not getattr(self.replica, "is_made", True))
+            entry = replica.held(key, now_s=now_s)
+            if entry is not None and policy.is_alive(entry.created_at, alive_since=alive_since):
                 return Found(entry, 1.0, is_exact=True)
-            found: Found = yield Do(lambda: self.replica().look_up(key, now_s=now_s, near=near, is_alive=is_alive))
+            found: Found = yield Do(lambda: replica.look_up(key, now_s=now_s, near=near, alive_since=alive_since))
         except ChainopsError as error:
             run.emit(CacheUnavailable(error=str(error)))
             return Found()
@@ -101,7 +104,8 @@ class SemanticCache(Component[Any, Any]):
         match = "exact" if found.is_exact else "semantic"
         run.stage.facts |= {"lookup": match, "entry": entry.id}
         run.report.adopt(entry.facts)
-        run.report.mark("cached", f"{match} repeat of {entry.question[:120]!r}")
+        how = "the same question" if found.is_exact else f"a question of similarity {found.similarity:.3f}"
+        run.report.mark("cached", f"{how} was answered before")
         run.report.served_by = f"cache ({match})"
         run.emit(
             CacheServed(
@@ -140,9 +144,15 @@ class SemanticCache(Component[Any, Any]):
             cost_usd=run.attempts.cost_usd,
             created_at=run.clock.time(),
         )
-        now_s, limit = run.clock.monotonic(), self.settings.max_entries
+        keep = functools.partial(
+            self.replica().keep,
+            near=self._near(key),
+            now_s=run.clock.monotonic(),
+            limit=self.settings.max_entries,
+            alive_since=self._alive_since(run),
+        )
         try:
-            yield Do(lambda: self.replica().keep(entry, found.vector, now_s=now_s, limit=limit))
+            yield Do(lambda: keep(entry, found.vector))
         except ChainopsError as error:
             run.emit(CacheUnavailable(error=str(error)))
         else:

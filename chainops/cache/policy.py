@@ -37,10 +37,11 @@ def key_of(value: Any, *, answered_by: str, share: Share, caller: Caller, kwargs
     Args:
         value: A string, a mapping with `question` and perhaps `history` and more, or messages.
         answered_by: Digest of everything inside the wrapper.
+        share: `user` needs a user: without one nothing is shared.
         kwargs: What the model is called with besides (tools, stop words).
     """
     parts = _parts(value)
-    if parts is None:
+    if parts is None or (share == "user" and caller.user is None):  # nobody in particular shares with nobody
         return None
     question, history, rest = parts
     who = {"all": [], "tenant": [caller.tenant], "user": [caller.tenant, caller.user]}[share]
@@ -57,16 +58,19 @@ def _parts(value: Any) -> tuple[str, list[Any], dict[str, Any]] | None:
         return value, [], {}
     if isinstance(value, Mapping) and isinstance(value.get("question"), str):
         rest = {name: each for name, each in value.items() if name not in ("question", "history")}
-        history = [
-            [each.type, each.text] if isinstance(each, BaseMessage) else each for each in value.get("history") or ()
-        ]
+        history = [_whole(each) if isinstance(each, BaseMessage) else each for each in value.get("history") or ()]
         return value["question"], history, rest
     messages = value.to_messages() if hasattr(value, "to_messages") else value
     if isinstance(messages, list) and messages and all(isinstance(each, BaseMessage) for each in messages):
         last = messages[-1]
         if last.type == "human" and isinstance(last.content, str):
-            return last.content, [[each.type, each.content] for each in messages[:-1]], {}
+            return last.content, [_whole(each) for each in messages[:-1]], {}
     return None
+
+
+def _whole(message: BaseMessage) -> dict[str, Any]:
+    """Everything a message says, tool calls and images included; not its id, nor what it cost."""
+    return message.model_dump(mode="json", exclude={"id", "response_metadata", "usage_metadata"})
 
 
 def plain(question: str) -> str:
@@ -86,9 +90,13 @@ def is_near_enough(similarity: float, *, threshold: float) -> bool:
     return similarity >= threshold
 
 
-def is_alive(*, created_at: float, ttl_s: float | None, now: float) -> bool:
-    """Whether an entry may still be served. Age counts from when it was stored, however often it is asked for."""
-    return ttl_s is None or now - created_at < ttl_s
+def is_alive(created_at: float, *, alive_since: float | None) -> bool:
+    """Whether an entry may still be served. Age counts from when it was stored, however often it is asked for.
+
+    Args:
+        alive_since: What was stored then or before is too old; None: nothing is. Seconds since 1970, both.
+    """
+    return alive_since is None or created_at > alive_since
 
 
 def why_not_kept(*, status: Status, may_cache: bool, text: str, has_tool_calls: bool) -> str | None:

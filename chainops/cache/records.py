@@ -76,6 +76,7 @@ def _entries() -> Table:
         sa.MetaData(),
         sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
         sa.Column("id", sa.String(32), nullable=False, unique=True),
+        sa.Column("owner", sa.String(200), nullable=False),
         sa.Column("scope", sa.String(64), nullable=False),
         sa.Column("exact", sa.String(64), nullable=False),
         sa.Column("question", sa.Text, nullable=False),
@@ -86,6 +87,7 @@ def _entries() -> Table:
         sa.Column("created_at", sa.Float, nullable=False),
         sa.UniqueConstraint("scope", "exact"),
         sa.Index("cache_entries_by_scope", "scope", "seq"),
+        sa.Index("cache_entries_by_owner", "owner", "seq"),
         sqlite_autoincrement=True,
     )
 
@@ -117,41 +119,54 @@ class CacheRecords:
             row = connection.execute(sa.select(_entries()).where(condition)).first()
         return None if row is None else _entry(row)
 
-    def put(self, entry: Entry, vector: np.ndarray | None, *, keep: int) -> None:
+    def put(
+        self, entry: Entry, vector: np.ndarray | None, *, owner: str, keep: int | None, alive_since: float | None
+    ) -> None:
         """Store an entry in place of the one with the same scope and question.
 
+        When two processes answer the same question at the same moment, the first to store it wins.
+
         Args:
-            vector: Shape (d,), float32, unit length.
-            keep: How many entries the store may hold; the oldest go first.
+            vector: Shape (d,), float32, unit length; None: found by exact repeats only.
+            owner: The cache it belongs to: limits count per owner.
+            keep: How many entries the owner may have, the oldest go first; None: not looked at this time.
+            alive_since: Entries of the scope stored then or before, in seconds since 1970, go; None: none do.
         """
         import sqlalchemy as sa
 
         table = _entries()
         row = {
             "id": entry.id,
+            "owner": owner,
             "scope": entry.scope,
             "exact": entry.exact,
-            "question": entry.question,
+            "question": _storable(entry.question),
             "vector": None if vector is None else vector.astype("<f4").tobytes(),
-            "message": json.dumps(entry.message, ensure_ascii=False),
-            "facts": json.dumps(entry.facts, ensure_ascii=False),
+            "message": json.dumps(entry.message),
+            "facts": json.dumps(entry.facts),
             "cost_usd": entry.cost_usd,
             "created_at": entry.created_at,
         }
-        with self._ready().write() as connection:
-            connection.execute(table.delete().where((table.c.scope == entry.scope) & (table.c.exact == entry.exact)))
-            connection.execute(table.insert().values(**row))
-            count = connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one()
-            if count > keep:
-                oldest = sa.select(table.c.seq).order_by(table.c.seq).limit(count - keep)
-                connection.execute(table.delete().where(table.c.seq.in_(oldest)))
+        old = (table.c.scope == entry.scope) & (table.c.exact == entry.exact)
+        if alive_since is not None:
+            old |= (table.c.scope == entry.scope) & (table.c.created_at <= alive_since)
+        store = self._ready()
+        with store.write() as connection:
+            connection.execute(table.delete().where(old))
+            connection.execute(store.insert(table).values(**row).on_conflict_do_nothing())
+            if keep is not None:
+                mine = table.c.owner == owner
+                count = connection.execute(sa.select(sa.func.count()).where(mine)).scalar_one()
+                if count > keep:
+                    oldest = sa.select(table.c.seq).where(mine).order_by(table.c.seq).limit(count - keep)
+                    connection.execute(table.delete().where(table.c.seq.in_(oldest)))
 
-    def vectors_after(self, scope: str, seq: int) -> list[tuple[int, str, bytes]]:
-        """Sequence number, id and vector of a scope's entries stored after `seq`, in order."""
+    def vectors_after(self, scope: str, seq: int) -> list[tuple[int, str, bytes, float]]:
+        """Sequence number, id, vector and time of a scope's entries stored after `seq`, in order."""
         import sqlalchemy as sa
 
         table = _entries()
-        wanted = sa.select(table.c.seq, table.c.id, table.c.vector).where(
+        wanted = sa.select(table.c.seq, table.c.id, table.c.vector, table.c.created_at).where(
             (table.c.scope == scope) & (table.c.seq > seq) & table.c.vector.is_not(None)
         )
         with self._ready().read() as connection:
@@ -185,3 +200,8 @@ def _entry(row: Row[Any]) -> Entry:
         cost_usd=row.cost_usd,
         created_at=row.created_at,
     )
+
+
+def _storable(text: str) -> str:
+    """Text that every database takes: no NUL, no half of a surrogate pair."""
+    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()

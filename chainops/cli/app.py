@@ -5,6 +5,7 @@ Exit status 2: the command line is wrong. 1: something failed. 0: done.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -33,35 +34,53 @@ def main() -> None:
     arguments = sys.argv[1:]
     debug = "--debug" in arguments or bool(os.environ.get("CHAINOPS_DEBUG"))
     arguments = [each for each in arguments if each != "--debug"]
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a byte or a sign that does not fit is no reason to fail
     try:
         status = app(arguments, standalone_mode=False)
-    except Exception as error:
-        if debug:
-            raise
-        sys.exit(_failed(error))
-    except KeyboardInterrupt:
-        sys.exit(130)
+        sys.stdout.flush()
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (this is where every failure is told)
+        status = _failed(error, debug=debug)
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _failed(error: Exception) -> int:
-    import click
+_UsageError = next(each for each in typer.BadParameter.__mro__ if each.__name__ == "ClickException")
+"""Typer brings a click of its own or takes the installed one, depending on its version."""
 
-    if isinstance(error, click.exceptions.ClickException):
-        error.show()
-        return error.exit_code
-    if isinstance(error, click.exceptions.Abort):
+
+def _failed(error: BaseException, *, debug: bool) -> int:
+    """Say what went wrong, in one line; the exit status."""
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
         return 130
     if isinstance(error, BrokenPipeError):  # `chainops ... | head`
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 (only so that exit does not complain again)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # only so that exit does not complain again
         return 0
+    if isinstance(error, _UsageError):
+        return _misused(error)
+    if debug:
+        raise error
     from chainops.core.errors import ChainopsError, InvalidInput
 
     if isinstance(error, ChainopsError):
         typer.echo(f"chainops: {error}", err=True)
         return 2 if isinstance(error, InvalidInput) else 1
-    typer.echo(f"chainops: {type(error).__name__}: {error} (a bug? run it again with --debug)", err=True)
+    if isinstance(error, OSError) and error.filename is not None:
+        next_move = "check that it can be written, and that the disk is not full"
+        typer.echo(f"chainops: {error.filename}: {error.strerror}; {next_move}", err=True)
+    else:
+        typer.echo(f"chainops: {type(error).__name__}: {error} (a bug? run it again with --debug)", err=True)
     return 1
+
+
+def _misused(error: Any) -> int:
+    """A wrong command line: what is wrong with it, and where to read on."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+    else:
+        command = error.ctx.command_path if getattr(error, "ctx", None) else "chainops"
+        typer.echo(f"chainops: {error.format_message()} Try: {command} --help", err=True)
+    return 2
 
 
 @app.command()

@@ -77,6 +77,7 @@ def chat(path: Path, *, session: str | None, user: str | None) -> None:
         try:
             question = input("\nyou: ")
         except EOFError:
+            typer.echo()  # the shell's prompt begins on a line of its own
             return
         if not question.strip():
             return

@@ -23,7 +23,9 @@ def check(path: Path, *, as_json: bool) -> bool:
     except ChainopsError as error:
         problems = [str(error)]
     else:
-        problems, notes = _models(chain), [*_documents(chain), *_order(chain), *_traces(chain)]
+        unread, changed = _documents(chain)
+        problems = [*_models(chain), *unread]
+        notes = [*changed, *_prompt(chain), *_order(chain), *_traces(chain)]
     if as_json:
         typer.echo(json.dumps({"ok": not problems, "problems": problems, "notes": notes}, ensure_ascii=False))
         return not problems
@@ -49,13 +51,33 @@ def _models(chain: Chain) -> list[str]:
     return problems
 
 
-def _documents(chain: Chain) -> list[str]:
+def _documents(chain: Chain) -> tuple[list[str], list[str]]:
+    """Reads every document: what makes the chain unable to answer, and what is only worth knowing."""
     if chain.declared.knowledge is None:
-        return []
+        return [], []
+    from chainops.knowledge.documents import EmptyCorpus
     from chainops.knowledge.loaders import load as load_documents
 
     corpus = load_documents(list(chain.declared.knowledge.documents), chain.site.base)
-    return [] if len(corpus) else [f"no document matches {', '.join(chain.declared.knowledge.documents)}"]
+    try:
+        digests = {document.id: document.digest for document in corpus}
+    except EmptyCorpus as error:
+        return [f"knowledge.documents: {error}"], []
+    notes = [f"not read: {problem}" for problem in corpus.problems]
+    indexed = chain.site.knowledge().document_digests()
+    if indexed and indexed != digests:
+        changed = sum(indexed.get(name) != digest for name, digest in digests.items())
+        gone = len(indexed.keys() - digests.keys())
+        notes.append(f"{changed} documents changed and {gone} went since they were indexed: `chainops index` them")
+    return [], notes
+
+
+def _prompt(chain: Chain) -> list[str]:
+    """Places of the prompt that only the caller can fill."""
+    known = {"question", "history"} | ({"context"} if chain.declared.knowledge is not None else set())
+    odd = sorted(chain.site.prompt.variables - known)
+    asked = ", ".join(f'"{name}": ...' for name in odd)
+    return [f'the prompt has places that each caller must fill: {{"question": ..., {asked}}}'] if odd else []
 
 
 def _order(chain: Chain) -> list[str]:
@@ -69,7 +91,7 @@ def _order(chain: Chain) -> list[str]:
 
 
 def _traces(chain: Chain) -> list[str]:
-    if chain.declared.traces != "off" and chain.site.tracer is None:
+    if chain.declared.traces != "off" and os.environ.get("CHAINOPS_TRACES") != "off" and chain.site.tracer is None:
         return ["no traces are written: MLflow is not installed; pip install 'chainops[mlflow]', or set `traces: off`"]
     uri = chain.site.tracking_uri
     if not uri.startswith(("sqlite:", "http:", "https:", "postgresql")) and not os.environ.get("MLFLOW_TRACKING_URI"):

@@ -192,6 +192,7 @@ def run(folder: Path, *, as_json: bool) -> None:
         )
         chain.site.replica().clear()
         tally = Tally()
+        say("sim. is how similar the nearest question asked before is; the cache serves its answer from 0.87.")
         if not as_json:
             typer.echo(_HEAD)
         for number, question in enumerate(QUESTIONS):

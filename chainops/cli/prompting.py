@@ -13,6 +13,7 @@ from chainops.prompts.registry import PromptRegistry
 
 
 def _registry(tracking_uri: str | None) -> PromptRegistry:
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # a new database is no news
     default = f"sqlite:///{(home() / 'mlflow.db').as_posix()}"
     return PromptRegistry(tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default)
 

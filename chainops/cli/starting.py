@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import typer
@@ -80,10 +81,22 @@ def new(kind: str, folder: Path) -> None:
     there = [path for path in files if path.exists()]
     if there:
         raise InvalidInput(str(folder), f"{there[0].name} already there", "a folder without it")
-    for path, text in files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-        typer.echo(f"wrote {path}")
+    _write(files)
     chain = folder / "chain.yaml"
     asked = f'chainops ask {chain} "When is the shop open on Saturdays?"' if kind == "rag" else f"chainops chat {chain}"
     typer.echo(f"\nnext:  {asked}")
+
+
+def _write(files: dict[Path, str]) -> None:
+    """All of them or none."""
+    try:
+        for path, text in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    except OSError:
+        for path in files:
+            with suppress(OSError):
+                path.unlink()
+        raise
+    for path in files:
+        typer.echo(f"wrote {path}")

@@ -47,7 +47,7 @@ def as_whole(value: Any) -> Any:
 def has_substance(chunk: Any) -> bool:
     """Whether a reader would notice this chunk. A provider's opening chunk with a role and no text has none."""
     if isinstance(chunk, BaseMessageChunk):
-        if chunk.content or chunk.additional_kwargs:
+        if _says(chunk.content) or chunk.additional_kwargs:
             return True
         return isinstance(chunk, AIMessageChunk) and bool(chunk.tool_call_chunks)
     return chunk is not None and chunk != ""
@@ -58,3 +58,10 @@ def words_of(value: Any) -> Any:
     if isinstance(value, BaseMessage):
         return value.content, [(each["name"], each["args"]) for each in getattr(value, "tool_calls", ())]
     return value
+
+
+def _says(content: str | list[str | dict[str, Any]]) -> bool:
+    """Whether there is more than white space in a message's content."""
+    parts = [content] if isinstance(content, str) else content
+    texts = (part if isinstance(part, str) else part.get("text", part) for part in parts)
+    return any(text.strip() if isinstance(text, str) else bool(text) for text in texts)

@@ -216,7 +216,9 @@ def _answer(step: Step, run: Run) -> Any:
             return call(step.work)
     run.check_deadline()
     if isinstance(step, Ask):
-        return as_whole(step.runnable.invoke(step.value, child_config(run, watched=False), **step.kwargs))
+        reply = as_whole(step.runnable.invoke(step.value, child_config(run, watched=False), **step.kwargs))
+        run.check_deadline()  # a sync call cannot be broken off, but late is late in every driver
+        return reply
     if isinstance(step, Wait):
         remaining = run.remaining_s
         run.clock.sleep(step.seconds if remaining is None else min(step.seconds, remaining))
@@ -244,7 +246,9 @@ def _ask_all(step: AskAll, run: Run) -> list[Any]:
 
 def _whole(step: Forward, run: Run) -> Any:
     run.check_deadline()
-    return _through(step, step.runnable.invoke(step.value, child_config(run, watched=True), **step.kwargs))
+    reply = step.runnable.invoke(step.value, child_config(run, watched=True), **step.kwargs)
+    run.check_deadline()
+    return _through(step, reply)
 
 
 def _through(step: Forward, reply: Any) -> Any:

@@ -68,7 +68,7 @@ class Report:
     not become a fact of the answer. Stages, events and attempts are the whole request's.
     """
 
-    __slots__ = ("_request", "data", "may_cache", "reasons", "served_by", "sources", "status")
+    __slots__ = ("_request", "data", "may_cache", "may_remember", "reasons", "served_by", "sources", "status")
 
     def __init__(self, request: Request) -> None:
         self._request = request
@@ -80,12 +80,19 @@ class Report:
         """The model, cache or sentence that gave the text."""
         self.may_cache = True
         """Whether a cache further out may keep this answer. Set False for what should be asked anew each time."""
+        self.may_remember = True
+        """Whether memory may keep this answer as a turn of the conversation. False for a stand-in."""
 
     def mark(self, status: Status, reason: str) -> None:
         """Say that the answer is less than `ok`, and why. The gravest status stays."""
         if _SEVERITY[status] > _SEVERITY[self.status]:
             self.status = status
         self.reasons.append(reason)
+
+    def start_over(self) -> None:
+        """Forget what a route that failed said of its answer; why it failed stays."""
+        self.sources, self.data, self.served_by = [], None, None
+        self.may_cache = self.may_remember = True
 
     def facts(self) -> dict[str, Any]:
         """Status, sources and data as plain JSON, without the request's report."""

@@ -269,9 +269,8 @@ class Run:
         if self.watched or not isinstance(output, AIMessage) or isinstance(output, AIMessageChunk):
             return output
         kept = {name: getattr(output, name) for name in output.model_fields_set if name != "type"}
-        kept["response_metadata"] = {**output.response_metadata, KEY: self._facts()}
-        if self.is_root:
-            kept["usage_metadata"] = self.attempts.usage or output.usage_metadata
+        kept["response_metadata"] = {**self._provider_facts(output), KEY: self._facts()}
+        kept["usage_metadata"] = self._usage(output)
         return Answer(**kept)
 
     def outward(self, chunk: Any) -> Any:
@@ -279,21 +278,36 @@ class Run:
         if self.watched or not isinstance(chunk, AIMessageChunk):
             return chunk
         kept = {name: getattr(chunk, name) for name in chunk.model_fields_set if name not in _LAST_ONLY}
-        if KEY in chunk.response_metadata:  # facts of an answer made elsewhere: ours come last, and two do not add up
-            kept["response_metadata"] = {name: v for name, v in chunk.response_metadata.items() if name != KEY}
+        if chunk.response_metadata:  # facts of an answer made elsewhere: ours come last, and two do not add up
+            kept["response_metadata"] = self._provider_facts(chunk)
         return AnswerChunk(**kept)
 
     def last_chunk(self, output: Any) -> AnswerChunk | None:
         """The chunk with the facts that ends a stream; None where a component further out gives it."""
         if self.watched or not isinstance(output, AIMessage):
             return None
-        usage = self.attempts.usage if self.is_root else None
         return AnswerChunk(
             content="",
-            usage_metadata=usage or output.usage_metadata,
+            usage_metadata=self._usage(output),
             response_metadata={KEY: self._facts()},
             chunk_position="last",
         )
+
+    @property
+    def _tells_all(self) -> bool:
+        """Whether this caller may see tokens and what the provider says of itself: as much as the report."""
+        expose = self.caller.expose
+        return not self.is_root or expose is None or "report" in expose
+
+    def _provider_facts(self, message: AIMessage) -> dict[str, Any]:
+        if not self._tells_all:
+            return {}
+        return {name: value for name, value in message.response_metadata.items() if name != KEY}
+
+    def _usage(self, output: AIMessage) -> Any:
+        if not self._tells_all:
+            return None
+        return (self.attempts.usage if self.is_root else None) or output.usage_metadata
 
     def _facts(self) -> dict[str, Any]:
         if self._told is not None:

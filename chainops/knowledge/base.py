@@ -94,6 +94,17 @@ class KnowledgeBase:
         """
         return self._current()[1].version
 
+    @property
+    def is_fresh(self) -> bool:
+        """Whether `version` and `search` will not ask the store first; for event loops."""
+        return self._view is not None and self._clock() - self._checked_at < self._refresh_s
+
+    @property
+    def seen_version(self) -> str:
+        """`version` as this process last saw it; asks no store once the knowledge base is open."""
+        view = self._view
+        return self.version if view is None or view.base is None else view.base.version
+
     def document_digests(self) -> dict[str, str]:
         """Ids and digests of the documents stored now; empty when nothing was indexed."""
         self._records.migrate()

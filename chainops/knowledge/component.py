@@ -11,6 +11,7 @@ from chainops.core.events import Event
 from chainops.core.run import Run
 from chainops.core.steps import Do, Plan
 from chainops.knowledge.base import KnowledgeBase
+from chainops.knowledge.indexing import IndexReport
 from chainops.knowledge.retrieval import Hit, Selection, rerank
 from chainops.knowledge.splitting import Passage
 
@@ -23,6 +24,33 @@ class Retrieved(Event):
     kept: int
     best_similarity: float | None
     """Cosine of the question and the nearest passage; None when nothing was found."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Indexed(Event):
+    """Documents were read in, because nobody had before this question."""
+
+    documents: int
+    passages: int
+    seconds: float
+    skipped: list[str]
+    """What could not be read, and why; at most ten."""
+
+    @classmethod
+    def of(cls, report: IndexReport) -> Indexed:
+        return cls(
+            documents=len(report.added) + len(report.changed) + report.unchanged,
+            passages=report.passages,
+            seconds=round(report.seconds, 3),
+            skipped=[str(each) for each in report.skipped[:10]],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnowledgeNotice(Event):
+    """Something was repaired on the way, such as an index file that had to be made again."""
+
+    notice: str
 
 
 @dataclass(frozen=True, slots=True)

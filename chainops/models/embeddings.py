@@ -94,7 +94,8 @@ class Embedder(Embeddings):
                 raise InvalidInput(f"text {at} to embed", type(text).__name__, "a string")
         if not texts:
             return np.empty((0, self.dimensions), dtype=np.float32)
-        return self._rows(texts)
+        # Half a surrogate pair is no text for a tokenizer or a server; it is read as a question mark.
+        return self._rows([text.encode("utf-8", "replace").decode() for text in texts])
 
     async def aembed(self, texts: Sequence[str]) -> np.ndarray:
         """As `embed`, in a thread: the event loop goes on meanwhile."""
@@ -214,13 +215,27 @@ class OpenAIEmbedder(Embedder):
         return self._dimensions
 
     def _rows(self, texts: Sequence[str]) -> np.ndarray:
-        return self._unit(self._client.embed_documents(list(texts)), len(texts))
+        try:
+            raw = self._client.embed_documents(list(texts))
+        except Exception as error:
+            raise self._told(error) from error
+        return self._unit(raw, len(texts))
+
+    def _told(self, error: Exception) -> BaseException:
+        """A failure of the server in our words; a bug as it is."""
+        from chainops.models.failures import wrap
+
+        return wrap(error, self.name)
 
     async def aembed(self, texts: Sequence[str]) -> np.ndarray:
         """As `embed`, over the async HTTP client: no thread waits."""
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts) or not texts:
             return await super().aembed(texts)  # the same errors, and the same empty answer
-        return self._unit(await self._client.aembed_documents(list(texts)), len(texts))
+        try:
+            raw = await self._client.aembed_documents([text.encode("utf-8", "replace").decode() for text in texts])
+        except Exception as error:
+            raise self._told(error) from error
+        return self._unit(raw, len(texts))
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         rows: list[list[float]] = (await self.aembed(texts)).tolist()

@@ -11,7 +11,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 
 from chainops.core.component import Component
-from chainops.core.errors import ChainopsError
+from chainops.core.errors import ChainopsError, DeadlineExceeded
 from chainops.core.run import Run
 from chainops.core.steps import Cancelled, Do, Forward, Plan
 from chainops.models.failures import EmptyAnswer, Failure, ModelUnavailable, cut_short, empty_answer, wrap
@@ -49,7 +49,7 @@ class Model(Component[Any, AIMessage]):
         if remaining_s is not None and remaining_s < self.timeout_s and self.model.startswith("openai:"):
             kwargs["timeout"] = max(remaining_s, 0.001)  # the one client known to take it with each call
         try:
-            chat: BaseChatModel = yield Do(self.chat, blocks=not getattr(self.chat, "is_made", True))
+            chat: BaseChatModel = yield Do(self._opened, blocks=not getattr(self.chat, "is_made", True))
         except ChainopsError as error:  # no key, no package: another model may still answer
             failure = wrap(error, self.model)
             if failure is error:
@@ -64,7 +64,9 @@ class Model(Component[Any, AIMessage]):
             if cut_short(message):
                 raise ModelUnavailable(self.model, Failure("retryable", "cut off"), next_move="ask again")
         except (Exception, Cancelled, GeneratorExit) as error:
-            usage, cost = self._spent(value, call.received, run) if call.received is not None else (None, None)
+            # Who hangs up or runs late has still been read: the question was paid for, and what came of the answer.
+            is_paid = call.received is not None or isinstance(error, Cancelled | GeneratorExit | DeadlineExceeded)
+            usage, cost = self._spent(value, call.received, run) if is_paid else (None, None)
             failure = wrap(error, self.model)
             cancelled = isinstance(error, Cancelled | GeneratorExit)
             attempt.settle("cancelled" if cancelled else "failed", usage=usage, cost_usd=cost, error=failure)
@@ -73,13 +75,23 @@ class Model(Component[Any, AIMessage]):
             raise failure from error
         usage, cost = self._spent(value, message, run)
         attempt.settle("ok", usage=usage, cost_usd=cost)
+        if (
+            message.response_metadata.get("finish_reason") or message.response_metadata.get("stop_reason")
+        ) in _TOO_LONG:
+            run.report.mark("truncated", f"{self.model} stopped at its limit of tokens")
         if not run.report.served_by:
             run.report.served_by = self.model
         return message
 
-    def _spent(self, value: Any, message: AIMessage, run: Run) -> tuple[UsageMetadata, float | None]:
+    def _opened(self) -> BaseChatModel:
+        """The chat model; the first time also the price table, whose import would stop an event loop for 0.15 s."""
+        if not getattr(self.chat, "is_made", True):
+            cost_usd(self.model, _NOTHING, price=self.price, base_url=self.base_url)
+        return self.chat()
+
+    def _spent(self, value: Any, message: AIMessage | None, run: Run) -> tuple[UsageMetadata, float | None]:
         """Tokens and USD of a whole or broken-off answer. Without the provider's count, a stated estimate."""
-        usage = message.usage_metadata
+        usage = None if message is None else message.usage_metadata
         if usage is None:
             usage = _estimate(value, message)
             run.stage.facts["tokens"] = "estimated"
@@ -91,9 +103,14 @@ class Model(Component[Any, AIMessage]):
         return usage, cost.usd
 
 
-def _estimate(value: Any, message: AIMessage) -> UsageMetadata:
+_NOTHING = UsageMetadata(input_tokens=0, output_tokens=0, total_tokens=0)
+_TOO_LONG = frozenset({"length", "max_tokens", "MAX_TOKENS"})
+"""What providers call the end of an answer that had more to say."""
+
+
+def _estimate(value: Any, message: AIMessage | None) -> UsageMetadata:
     asked = value.to_messages() if hasattr(value, "to_messages") else value
     messages = asked if isinstance(asked, list) else [asked]
     texts = [str(each.text) if isinstance(each, BaseMessage) else str(each) for each in messages]
-    read, written = sum(map(estimate_tokens, texts)), estimate_tokens(str(message.text))
+    read, written = sum(map(estimate_tokens, texts)), 0 if message is None else estimate_tokens(str(message.text))
     return UsageMetadata(input_tokens=read, output_tokens=written, total_tokens=read + written)

@@ -15,6 +15,7 @@ from chainops.observe.traces import shared_writer
 
 MAX_CHARS = 20_000
 """Longer texts are cut in traces; the report of the answer is not."""
+_ROLES = {"ai": "assistant", "AIMessageChunk": "assistant", "human": "user"}
 _MAX_DEPTH = 4
 _MAX_ITEMS = 50
 
@@ -57,7 +58,7 @@ def record_of(event: RequestEnded) -> dict[str, Any]:
         "status": "failed" if event.error is not None else report.status,
         "served_by": report.served_by,
         "input": plain(root.input),
-        "output": None if event.error is not None else plain(event.output),
+        "output": None if event.error is not None else _said(event.output),
         "error": root.error,
         "caller": {name: getattr(caller, name) for name in ("user", "tenant", "session", "feature")},
         "prompts": [{"name": prompt["name"], "version": prompt["version"]}] if prompt.get("version") else [],
@@ -90,6 +91,11 @@ def _usage(usage: Any) -> dict[str, int] | None:
     return None if usage is None else {name: usage[name] for name in ("input_tokens", "output_tokens", "total_tokens")}
 
 
+def _said(output: Any) -> Any:
+    """What the whole request came to: an answer's text, as people read it in a list of traces."""
+    return plain(str(output.text)) if isinstance(output, BaseMessage) else plain(output)
+
+
 def plain(value: Any, depth: int = 0) -> Any:
     """Any value as JSON for a trace: messages as role and text, long texts cut, the rest by its repr."""
     if value is None or isinstance(value, bool | int | float):
@@ -97,7 +103,7 @@ def plain(value: Any, depth: int = 0) -> Any:
     if isinstance(value, str):
         return value if len(value) <= MAX_CHARS else f"{value[:MAX_CHARS]}… ({len(value):,} characters)"
     if isinstance(value, BaseMessage):
-        return {"role": value.type, "text": plain(str(value.text))}
+        return {"role": _ROLES.get(value.type, value.type), "content": plain(str(value.text))}
     if depth < _MAX_DEPTH:
         if isinstance(value, dict):
             return {str(name): plain(each, depth + 1) for name, each in list(value.items())[:_MAX_ITEMS]}

@@ -45,6 +45,7 @@ class Sentence(Component[Any, AIMessage]):
 
     def plan(self, value: Any, run: Run) -> Plan[AIMessage]:  # noqa: ARG002
         run.report.served_by = "a fixed sentence"
+        run.report.may_cache = run.report.may_remember = False
         message = AIMessage(content=self.text)
         yield Say(message)
         return message
@@ -72,7 +73,8 @@ class Fallback(Component[Any, Any]):
         names = self.names or tuple(route.get_name() for route in self.routes)
         failures: list[tuple[str, Exception]] = []
         late: DeadlineExceeded | None = None
-        for position, (name, route) in enumerate(zip(names, self.routes, strict=True)):
+        left = list(zip(names, self.routes, strict=True))
+        for position, (name, route) in enumerate(left):
             if late is not None:
                 if not isinstance(route, Sentence):
                     continue
@@ -88,8 +90,10 @@ class Fallback(Component[Any, Any]):
                     return cut_off(run, name, failure.reason, call.received)
                 late = error if isinstance(error, DeadlineExceeded) else late
                 failures.append((name, error))
-                if position + 1 < len(names):
-                    run.emit(FellBack(route=name, to=names[position + 1], failure=failure.kind, reason=failure.reason))
+                run.report.start_over()
+                to = next((n for n, r in left[position + 1 :] if late is None or isinstance(r, Sentence)), None)
+                if to is not None:
+                    run.emit(FellBack(route=name, to=to, failure=failure.kind, reason=failure.reason))
             else:
                 run.stage.facts["route"] = name
                 if failures:

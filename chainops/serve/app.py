@@ -11,19 +11,10 @@ from typing import Annotated, Any
 from pydantic import WithJsonSchema
 
 from chainops.core.caller import STATE_KEY, Caller
-from chainops.core.errors import ChainopsError, DeadlineExceeded, InvalidInput, StoreUnavailable
+from chainops.core.errors import ChainopsError, InvalidInput
 from chainops.core.extras import require
-from chainops.models.failures import ModelFailed
-from chainops.resilience.records import AllRoutesFailed
+from chainops.serve.served import Served, http_status, told
 from chainops.spec.chain import Chain, load
-
-_STATUS: tuple[tuple[type[Exception], int], ...] = (
-    (InvalidInput, 422),
-    (DeadlineExceeded, 504),
-    (ModelFailed, 502),
-    (AllRoutesFailed, 502),
-    (StoreUnavailable, 503),
-)
 
 Question = Annotated[
     Any,  # judged by the chain, whose refusals say what is wrong
@@ -42,7 +33,7 @@ def create_app(chains: Sequence[Chain]) -> Any:
     """A FastAPI app with `/NAME/invoke`, `batch`, `stream`, `stream_events`, `playground` for each chain.
 
     What a client says about itself is ignored; it sees what the chain file's `expose` allows. Errors
-    become their HTTP status with one line, never a traceback.
+    become their HTTP status with one line, or the last chunk of a stream; never a traceback.
 
     Raises:
         MissingExtra: LangServe or FastAPI is not installed.
@@ -59,7 +50,7 @@ def create_app(chains: Sequence[Chain]) -> Any:
     for chain in chains:
         langserve.add_routes(
             app,
-            chain.with_types(input_type=Question),
+            Served(bound=chain, custom_input_type=Question, shows_all="report" in chain.declared.expose),
             path=f"/{chain.declared.name}",
             config_keys=(),
             per_req_config_modifier=_caller_of(chain),
@@ -76,11 +67,10 @@ def create_app(chains: Sequence[Chain]) -> Any:
             ),
         )
 
-    async def told(_: Any, error: ChainopsError) -> Any:
-        status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
-        return responses.JSONResponse({"error": type(error).__name__, "message": str(error)}, status_code=status)
+    async def refuse(_: Any, error: ChainopsError) -> Any:
+        return responses.JSONResponse(told(error), status_code=http_status(error))
 
-    app.add_exception_handler(ChainopsError, told)
+    app.add_exception_handler(ChainopsError, refuse)
 
     @app.get("/health")  # type: ignore[untyped-decorator, unused-ignore]
     def health() -> dict[str, Any]:
@@ -121,6 +111,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen(2048)  # from here on clients wait instead of being refused
     except OSError as error:
         listening.close()
         raise InvalidInput("address", f"{host}:{port} ({error.strerror})", "a free one; --port 0 picks it") from error

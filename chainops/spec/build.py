@@ -20,6 +20,7 @@ from chainops.spec.registry import wrapper
 
 if TYPE_CHECKING:
     from chainops.cache.replica import Replica
+    from chainops.core.events import Event
     from chainops.knowledge.base import KnowledgeBase
     from chainops.knowledge.component import Retrieve
     from chainops.memory.records import Sessions
@@ -44,28 +45,42 @@ class Site:
         self.home = home(base)
         self.documents = documents
         """Python objects to index instead of the declared paths."""
-        self.is_ready = False
-        """Whether the knowledge base is known to be indexed."""
         self._indexing = threading.Lock()
+        self._objects_seen = False
         self.store: Lazy[SqlStore] = Lazy(self._open_store)
         self.embedder: Lazy[Embedder] = Lazy(self._open_embedder)
         self.knowledge: Lazy[KnowledgeBase] = Lazy(self._open_knowledge)
         self.sessions: Lazy[Sessions] = Lazy(self._open_sessions)
         self.replica: Lazy[Replica] = Lazy(self._open_replica)
 
-    def ready(self, chain: Chain) -> None:
-        """Index the documents if nobody ever has. Blocks."""
-        from chainops.knowledge.base import NotIndexed
+    @property
+    def is_ready(self) -> bool:
+        """Whether `ready` would return at once."""
+        if not self.knowledge.is_made or (self.documents is not None and not self._objects_seen):
+            return False
+        return self.knowledge().is_fresh and not self.knowledge().notices
 
-        if self.is_ready:
-            return
+    def ready(self, chain: Chain) -> list[Event]:
+        """See what was indexed meanwhile; index the documents if nobody has. Blocks. Gives what there is to tell."""
+        from chainops.knowledge.base import NotIndexed
+        from chainops.knowledge.component import Indexed, KnowledgeNotice
+
+        events: list[Event] = []
         with self._indexing:
-            if not self.is_ready:
-                try:
-                    _ = self.knowledge().version
-                except NotIndexed:
-                    chain.index()
-                self.is_ready = True
+            try:
+                _ = self.knowledge().version
+                # Python objects may be others than last time; looking at unchanged ones costs next to nothing.
+                is_current = self.documents is None or self._objects_seen
+            except NotIndexed:
+                is_current = False
+            if not is_current:
+                events.append(Indexed.of(chain.index()))
+                self._objects_seen = True
+                self.knowledge().notices.clear()  # making a new index is no repair
+        notices = self.knowledge().notices
+        while notices:
+            events.append(KnowledgeNotice(notice=notices.popleft()))
+        return events
 
     def _open_store(self) -> SqlStore:
         from chainops.stores.sql import open_store
@@ -85,21 +100,33 @@ class Site:
         return KnowledgeBase(
             self.store(),
             self.embedder(),
-            name=self.declared.name,
+            name=self._knowledge_name(settings.documents),
             home=self.home,
             size_tokens=settings.passage_tokens,
         )
 
+    def _knowledge_name(self, documents: Sequence[str]) -> str:
+        """What the index is kept under: the chain's name and what is indexed, so that other documents, or another
+        folder's chain of the same name, never answer. In a declared (shared) store the folder does not count.
+        """
+        is_beside = self.home.parent == self.base or self.declared.store is not None
+        told = [list(documents), "" if is_beside else self.base.as_posix(), self.documents is not None]
+        return f"{self.declared.name}-{hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]}"
+
     def _open_sessions(self) -> Sessions:
         from chainops.memory.records import Sessions
+        from chainops.stores.sql import SqlStore
 
-        return Sessions(self.store())
+        return Sessions(SqlStore(self.store().url, wait_s=2.0))
 
     def _open_replica(self) -> Replica:
         from chainops.cache.records import CacheRecords
         from chainops.cache.replica import Replica
+        from chainops.stores.sql import SqlStore
 
-        return Replica(CacheRecords(self.store()), self.embedder())
+        # A store of its own, with little patience: a cache that has to wait is no help.
+        store = SqlStore(self.store().url, wait_s=0.25)
+        return Replica(CacheRecords(store), self.embedder, owner=self.declared.name)
 
     @cached_property
     def digest(self) -> str:
@@ -162,7 +189,8 @@ class Site:
         from chainops.core.errors import MissingExtra
         from chainops.observe.listener import TraceListener
 
-        if self.declared.traces == "off":
+        wanted = self.declared.traces
+        if wanted == "off" or (wanted == "auto" and os.environ.get("CHAINOPS_TRACES") == "off"):
             return None
         try:
             return TraceListener(self.tracking_uri, log_file=self.home / "traces.log")
@@ -171,9 +199,9 @@ class Site:
                 raise
             return None
 
-    def answered_by(self, position: int) -> Callable[[], str]:
-        """Digest of all that answers inside the pipeline's wrapper at `position`: models, prompt,
-        knowledge as it is now, and the wrappers further in.
+    def answered_by(self, position: int, model: str | None) -> Callable[[], str]:
+        """Digest of all that answers inside the pipeline's wrapper at `position`: models and their servers, the model
+        chosen further out, prompt, knowledge as it is now, and the wrappers further in.
         """
         declared = self.declared
         told = declared.model_dump(mode="json", include={"kind", "models", "embeddings", "knowledge"})
@@ -181,10 +209,16 @@ class Site:
             {each.word: each.settings.model_dump(mode="json")} for each in declared.pipeline[position + 1 :]
         ]
         told["prompt"] = self.prompt.digest
+        told["model"] = model
+        told["servers"] = {
+            name: each.base_url or os.environ.get("OPENAI_BASE_URL")
+            for name, each in declared.models.items()
+            if each.provider == "openai"
+        }
         fixed = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
         if declared.knowledge is None:
             return lambda: fixed
-        return lambda: f"{fixed}:{self.knowledge().version}"
+        return lambda: f"{fixed}:{self.knowledge().seen_version}"
 
 
 class Rest:
@@ -199,7 +233,7 @@ class Rest:
 
     @property
     def answered_by(self) -> Callable[[], str]:
-        return self._site.answered_by(self._position)
+        return self._site.answered_by(self._position, self._model)
 
 
 def build(site: Site, position: int = 0, model: str | None = None) -> Runnable[Any, Any]:

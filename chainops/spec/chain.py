@@ -19,6 +19,7 @@ from chainops.core.steps import Do, Forward, Plan
 from chainops.spec import yaml as chain_yaml
 from chainops.spec.build import Site, build
 from chainops.spec.chainfile import ChainFile, understand
+from chainops.spec.errors import ChainFileError, Problem
 
 ROLES = {"human": "user", "ai": "assistant", "user": "user", "assistant": "assistant"}
 
@@ -51,7 +52,9 @@ class Chain(Component[Any, Answer]):
         request = normal(value, max_chars=self.declared.max_question_chars)
         run.request.chain = self.declared.name
         if self.declared.knowledge is not None:
-            yield Do(lambda: self.site.ready(self), blocks=not self.site.is_ready)
+            for event in (yield Do(lambda: self.site.ready(self), blocks=not self.site.is_ready)):
+                run.emit(event)
+                run.report.reasons += [f"not read: {each}" for each in getattr(event, "skipped", ())]
         run.request.versions = self._versions()
         call = Forward(self.inner, request, kwargs=run.kwargs)
         try:
@@ -99,8 +102,10 @@ class Chain(Component[Any, Answer]):
             "prompt": {"name": prompt.name, "version": prompt.version, "digest": prompt.digest[:12]},
         }
         if self.declared.knowledge is not None:
-            told["knowledge"] = site.knowledge().version[:12]
+            told["knowledge"] = site.knowledge().seen_version[:12]
             told["embeddings"] = {"name": self.declared.embeddings, "digest": site.embedder().digest[:12]}
+        if site.tracer is None:
+            told["traces"] = "not written: switched off, or MLflow is not installed"
         return told
 
     def to_yaml(self) -> str:
@@ -113,7 +118,8 @@ class Chain(Component[Any, Answer]):
 
         if self.site.documents is not None:
             raise InvalidInput("documents", "Python objects", "paths, for a chain that can be written to a file")
-        return yaml.safe_dump(self.declared.words(), sort_keys=False, allow_unicode=True, width=110)
+        words = _escaped(self.declared.words())
+        return yaml.safe_dump(words, sort_keys=False, allow_unicode=True, width=110)
 
     def _repr_html_(self) -> str:
         from chainops.spec.show import chain_html
@@ -125,8 +131,20 @@ class Chain(Component[Any, Answer]):
 
         printer.text("Chain(...)" if cycle else chain_text(self))
 
+    def __str__(self) -> str:
+        return repr(self)
+
     def __repr__(self) -> str:
         return f"Chain({self.declared.name!r}, kind={self.declared.kind!r})"
+
+
+def _escaped(words: Any) -> Any:
+    """`$` as a chain file writes it, where `${NAME}` would be a variable."""
+    if isinstance(words, dict):
+        return {name: _escaped(each) for name, each in words.items()}
+    if isinstance(words, list):
+        return [_escaped(each) for each in words]
+    return words.replace("$", "$$") if isinstance(words, str) else words
 
 
 def load(path: str | Path) -> Chain:
@@ -158,6 +176,7 @@ def declare(words: Mapping[str, Any], *, base: str | Path = ".", documents: Sequ
 
 def _chain(declared: ChainFile, base: Path, documents: Sequence[Any] | None) -> Chain:
     site = Site(declared, base.resolve(), documents)
+    _check_prompt(site)
     inner = build(site)
     memory = declared.memory
     if memory is not None or declared.kind == "chat":
@@ -165,6 +184,16 @@ def _chain(declared: ChainFile, base: Path, documents: Sequence[Any] | None) -> 
 
         inner = Remember(inner=inner, sessions=site.sessions, window=(memory or MemorySettings()).window, name="memory")
     return Chain(site=site, inner=inner, name=declared.name)
+
+
+def _check_prompt(site: Site) -> None:
+    """A prompt that leaves out the question, or the passages, would be answered all the same: wrongly."""
+    needed = {"question"} if site.declared.knowledge is None else {"question", "context"}
+    if missing := sorted(needed - site.prompt.variables):
+        places = " and ".join(f"{{{{{name}}}}}" for name in missing)
+        found = f"{site.prompt.source} without {places}"
+        expected = f"a {site.declared.kind} prompt with a place for each"
+        raise ChainFileError(site.declared.name, [Problem(key="prompt", found=found, expected=expected)])
 
 
 def normal(value: Any, *, max_chars: int) -> dict[str, Any]:
@@ -180,7 +209,10 @@ def normal(value: Any, *, max_chars: int) -> dict[str, Any]:
     if isinstance(value, str):
         request: dict[str, Any] = {"question": value, "history": []}
     elif isinstance(value, Mapping) and "question" in value:
-        request = {**value, "history": [_turn(each) for each in value.get("history") or ()]}
+        history = value.get("history") or ()
+        if not isinstance(history, list | tuple):
+            raise InvalidInput("history", type(history).__name__, "a list of turns")
+        request = {**value, "history": [_turn(each) for each in history]}
     elif isinstance(value, list | tuple) and value and all(isinstance(each, BaseMessage) for each in value):
         turns = [_turn(each) for each in value]
         request = {"question": turns[-1]["text"], "history": turns[:-1]}

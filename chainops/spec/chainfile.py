@@ -81,7 +81,7 @@ class ChainFile(Settings):
     mlflow: str | None = None
     """Tracking URI for prompts and traces; none: MLFLOW_TRACKING_URI, else `.chainops/mlflow.db`."""
     traces: Literal["auto", "on", "off"] = "auto"
-    """`auto`: traces are written when MLflow is installed."""
+    """`auto`: traces are written when MLflow is installed and CHAINOPS_TRACES is not `off`."""
     expose: tuple[Exposed, ...] = ("status", "sources")
     """What clients of the served chain see of an answer beside its text: status, sources, data, report."""
     max_question_chars: int = Field(default=20_000, ge=1)

@@ -8,7 +8,7 @@ from langchain_core.messages import AIMessage
 
 from chainops.core.component import AnyRunnable, Component
 from chainops.core.run import Run
-from chainops.core.steps import Ask, Forward, Plan, Say
+from chainops.core.steps import Ask, Do, Forward, Plan, Say
 from chainops.knowledge.component import Passages
 from chainops.prompts.prompt import Prompt
 from chainops.spec.cite import cite
@@ -29,10 +29,11 @@ class Rag(Component[dict[str, Any], AIMessage]):
     model: AnyRunnable
 
     def plan(self, value: dict[str, Any], run: Run) -> Plan[AIMessage]:
-        found: Passages | None = run.request.memo.get(id(self.retrieve))
+        key = (id(self.retrieve), value["question"])
+        found: Passages | None = run.request.memo.get(key)
         if found is None:
             found = yield Ask(self.retrieve, value["question"])
-            run.request.memo[id(self.retrieve)] = found
+            run.request.memo[key] = found
         if not found.passages:
             run.report.served_by = "nothing retrieved"
             run.report.may_cache = False
@@ -44,7 +45,7 @@ class Rag(Component[dict[str, Any], AIMessage]):
         ]
         messages = self.prompt.render(**_variables(self.prompt, value, context=render_passages(shown)))
         answer: AIMessage = yield Forward(self.model, messages, kwargs=run.kwargs)
-        run.report.sources = cite(str(answer.text), found.passages)
+        run.report.sources = yield Do(lambda: cite(str(answer.text), found.passages))
         run.stage.facts["cited"] = len(run.report.sources)
         if not run.report.sources:
             run.report.may_cache = False  # nothing supports it, or it does not know: ask anew when the documents change

@@ -41,4 +41,4 @@ def store(tmp_path):
 
 @pytest.fixture
 def replica(store, embedder):
-    return Replica(CacheRecords(store), embedder)
+    return Replica(CacheRecords(store), lambda: embedder)

@@ -28,7 +28,7 @@ while True:
     vector[n % 64] = 1
     entry = Entry(id=name, scope="s", exact=name, question=name, message={"text": "x" * 3000 + name},
                   facts={"status": "ok"}, cost_usd=None, created_at=time.time())
-    records.put(entry, vector, keep=10_000)
+    records.put(entry, vector, owner="c", keep=10_000, alive_since=None)
     print(name, flush=True)
     n += 1
 """
@@ -51,7 +51,7 @@ def kill_writers(tmp_path, embedder, lives):
         entry = records.get(name)
         assert entry is not None
         assert entry.message["text"] == "x" * 3000 + name
-    replica = Replica(records, embedder)
+    replica = Replica(records, lambda: embedder)
     partition = replica._partition("s")
     replica._catch_up(partition, "s")
     assert len(partition.index) == records.count() >= len(acknowledged)

@@ -7,12 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import openai
 import pytest
 
 from chainops.core.errors import InvalidInput
 from chainops.models.embeddings import BadEmbeddings, Embedder, UnknownEmbedder, embedder
-from chainops.models.failures import MissingKey
+from chainops.models.failures import MissingKey, ModelFailed
 from chainops.testing import ModelServer, Nonsense, Status
 
 TEXTS = [
@@ -116,7 +115,7 @@ def test_openai_vectors_are_asked_once_in_order_and_made_unit_rows(server: Model
 def test_a_refusal_is_not_retried_behind_our_back(server: ModelServer) -> None:
     model = embedder("openai:any-name", base_url=server.url)
     server.fail(Status(503))
-    with pytest.raises(openai.InternalServerError):
+    with pytest.raises(ModelFailed, match="503"):
         model.embed(["one"])
     assert len(server.requests) == 1
 
@@ -124,7 +123,7 @@ def test_a_refusal_is_not_retried_behind_our_back(server: ModelServer) -> None:
 def test_nonsense_from_the_server_is_no_vector(server: ModelServer) -> None:
     model = embedder("openai:any-name", base_url=server.url)
     server.fail(Nonsense())
-    with pytest.raises((BadEmbeddings, openai.OpenAIError, ValueError, TypeError, KeyError)):
+    with pytest.raises((BadEmbeddings, ModelFailed)):
         model.embed(["one"])
 
 

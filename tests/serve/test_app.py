@@ -97,6 +97,30 @@ def test_batch_stream_and_stream_events_work_over_http(served):
     assert "on_chain_stream" in heard
 
 
+def test_no_endpoint_shows_prompts_passages_or_tokens(served):
+    for endpoint in ("invoke", "stream", "stream_events", "stream_log"):
+        body = {"input": "When is the shop closed?"}
+        shown = httpx.post(f"{served}/help/{endpoint}", json=body, timeout=60).text
+        assert "Sundays" in shown, endpoint
+        for secret in ("quoted material", "<passage", 'input_tokens":', "similarity", "extractive"):
+            assert secret not in shown, (endpoint, secret)
+
+
+def test_a_stream_that_fails_says_why_in_its_last_chunk_and_ends_cleanly(served, model_server):
+    model_server.fail(Status(503))
+    try:
+        failed = httpx.post(f"{served}/talk/stream", json={"input": "hello"}, timeout=60).text
+        events = httpx.post(f"{served}/talk/stream_events", json={"input": "hello"}, timeout=60).text
+    finally:
+        model_server.heal()
+    empty = httpx.post(f"{served}/help/stream", json={"input": ""}, timeout=60).text
+    for shown, status in ((failed, 502), (events, 502), (empty, 422)):
+        assert f'"http_status":{status}' in shown.replace(" ", "")
+        assert '"status":"failed"' in shown.replace(" ", "")
+        assert "event: error" not in shown
+        assert "sk-served" not in shown
+
+
 @pytest.mark.parametrize("value", ["", " ", "x" * 1_000_000, {"no": "question"}])
 def test_a_bad_question_is_the_clients_fault_and_told_in_one_line(served, value):
     reply = httpx.post(f"{served}/help/invoke", json={"input": value}, timeout=60)

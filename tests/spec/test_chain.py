@@ -298,6 +298,7 @@ def test_events_of_a_request_are_heard(folder):
     with capture_events() as events:
         chainops.load(folder / "chain.yaml").invoke("When does the shop open?")
     assert [type(event).__name__ for event in events] == [
+        "Indexed",
         "CacheMissed",
         "Retrieved",
         "Attempted",
