@@ -141,7 +141,7 @@ def table(title: str, columns: tuple[str, ...], rows: dict[str, list[float]]) ->
     print(f"\n{title}")
     print(f"  {'':<44}" + "".join(f"{column:>10}" for column in columns))
     for name, values in rows.items():
-        print(f"  {name:<44}" + "".join(f"{value:>10.1f}" for value in values))
+        print(f"  {name:<44}" + "".join(f"{'' if value is None else format(value, '.1f'):>10}" for value in values))
 
 
 async def _echo(value: Any) -> Any:
@@ -208,16 +208,16 @@ def measure_calls(rounds: int, per_round: int) -> dict[str, list[float]]:
     return {name: [column[place] for column in columns] for place, name in enumerate(subjects)}
 
 
-def measure_answers(rounds: int, per_round: int) -> dict[str, list[float]]:
+def measure_answers(rounds: int, per_round: int) -> dict[str, list[float | None]]:
     """µs that six layers add around a model that streams 20 messages: whole, and until the first one is out."""
     model = streamed(20)
     around = layers(model, LAYERS)
-    rows: dict[str, list[float]] = {"the whole answer": [], "until the first token": []}
+    rows: dict[str, list[float | None]] = {"the whole answer": [], "until the first token": []}
     for driver in DRIVERS:
         alone, all_layers = cost_us(calls(model, driver), calls(around, driver), rounds=rounds, per_round=per_round)
         rows["the whole answer"].append(all_layers - alone)
         if driver not in ("stream", "astream"):
-            rows["until the first token"].append(float("nan"))
+            rows["until the first token"].append(None)
             continue
         alone, all_layers = _until_first(model, around, driver, rounds, per_round)
         rows["until the first token"].append(all_layers - alone)
