@@ -31,7 +31,7 @@ class PromptNotFound(ChainopsError, LookupError):
         if not versions:
             wanted = "" if asked is None else f" ({_called(asked)})"
             found = f"no prompt {name!r}{wanted}"
-            move = "push it first: chainops.prompts.registry.PromptRegistry(...).push(prompt)"
+            move = "push it first: chainops prompts push FILE.md"
         else:
             named = ", ".join(f"{alias} → {version}" for alias, version in aliases) or "none"
             found = f"prompt {name!r} has no {_called(asked)}"

@@ -8,6 +8,7 @@ import re
 import types
 import typing
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
@@ -90,7 +91,7 @@ class ChainFile(Settings):
     @classmethod
     def _is_a_name(cls, name: str) -> str:
         if not NAME.fullmatch(name):
-            raise ValueError("up to 100 letters, digits, dots, dashes and underscores")
+            raise ValueError("expected up to 100 letters, digits, dots, dashes and underscores")
         return name
 
     @field_validator("store", "mlflow")
@@ -98,16 +99,16 @@ class ChainFile(Settings):
     def _has_no_password(cls, url: str | None) -> str | None:
         if url and re.match(r"[a-z+0-9]+://[^/@]*:[^/@]+@", url):
             raise ValueError(
-                "a URL without a password: PostgreSQL reads PGPASSWORD or ~/.pgpass, MLflow its own variables"
+                "expected a URL without a password: PostgreSQL reads PGPASSWORD or ~/.pgpass, MLflow its own variables"
             )
         return url
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> ChainFile:
         if self.kind == "rag" and self.knowledge is None:
-            raise ValueError("`knowledge: {documents: [...]}`, because kind is rag")
+            raise ValueError("expected `knowledge: {documents: [...]}`, because kind is rag")
         if self.kind == "chat" and self.knowledge is not None:
-            raise ValueError("kind: rag, or no `knowledge`: a chat does not read documents")
+            raise ValueError("expected kind: rag, or no `knowledge`: a chat does not read documents")
         return self
 
     def words(self) -> dict[str, Any]:
@@ -222,8 +223,9 @@ def _told(model: type[BaseModel], value: Any, error: Any, at: Path_, source: Sou
             str(each) for each in re.findall(r"'([^']*)'|(\d+)", error["ctx"]["expected"]) for each in each if each
         ]
         return _problem(source, (*at, *told), found, expected, nearest(str(inside), words))
-    if not told and kind == "value_error":
-        found = "something else"
+    if kind == "value_error":
+        rule, found = expected.removeprefix("expected "), found if told else "something else"
+        return replace(_problem(source, (*at, *told), found, rule), is_rule=rule == expected)
     return _problem(source, (*at, *told), found, expected)
 
 

@@ -23,12 +23,15 @@ class Problem:
     column: int | None = None
     nearest: str | None = None
     """The valid word most like the one found."""
+    is_rule: bool = False
+    """Whether `expected` is a whole sentence rather than what should have stood there."""
 
     def __str__(self) -> str:
         place = f"line {self.line}, column {self.column}: " if self.line is not None else ""
         key = f"{self.key}: " if self.key else ""
         hint = f"; did you mean {self.nearest!r}?" if self.nearest else ""
-        return f"{place}{key}found {self.found}; expected {self.expected}{hint}"
+        wanted = self.expected if self.is_rule else f"expected {self.expected}"
+        return f"{place}{key}found {self.found}; {wanted}{hint}"
 
 
 class ChainFileError(ChainopsError, ValueError):

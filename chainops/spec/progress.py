@@ -22,7 +22,7 @@ def shown_progress(title: str, *, always: bool = False) -> Iterator[Callable[[An
     Args:
         always: Draw it even when the output is no terminal (rich then prints the finished bar only).
     """
-    if "ipykernel" in sys.modules:
+    if _in_notebook():
         bar = NotebookBar(title)
         try:
             yield bar.show
@@ -33,6 +33,13 @@ def shown_progress(title: str, *, always: bool = False) -> Iterator[Callable[[An
             yield show
     else:
         yield lambda _: None
+
+
+def _in_notebook() -> bool:
+    """Whether this runs in a kernel. That ipykernel is imported does not say so: other programs import it too."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return hasattr(shell, "kernel")
 
 
 @contextmanager

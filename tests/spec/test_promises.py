@@ -130,3 +130,11 @@ def test_a_locked_store_forgets_the_turn_and_keeps_the_answer(tmp_path):
         lock.execute("ROLLBACK")
     assert answer.text
     assert "not remembered" in answer.reasons[0]
+
+
+def test_a_program_that_merely_imports_ipykernel_is_no_notebook(tmp_path, capsys):
+    import ipykernel.displayhook  # noqa: F401
+
+    documents = [("zoo", "The zoo has three elephants.")]
+    assert "three" in chainops.declare(RAG, base=tmp_path, documents=documents).invoke(QUESTION).text
+    assert capsys.readouterr().out == ""
