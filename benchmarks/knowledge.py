@@ -155,6 +155,25 @@ def overlap(hits, row: dict) -> tuple[float, float, float]:
     return both / len(evidence), both / max(len(found), 1), both / (len(evidence) + len(found) - both)
 
 
+def reference(folder: Path) -> dict:
+    """The language reference that ships with CPython: what everybody has. Build and search speed only."""
+    from pydoc_data.topics import topics
+
+    documents = [Document(id=name, title=name, text=text) for name, text in sorted(topics.items())[:20]]
+    base, built = indexed(folder, "reference", documents, 200)
+    with_ms, without_ms = search_ms(base, [f"What is {name}?" for name in sorted(topics)[:40]])
+    print(
+        f"\nPython's reference, {len(documents)} topics: {built.passages} passages, {built.passages_per_s:.0f} a second"
+    )
+    print(f"  search p50 {with_ms:.2f} ms, without embedding the question {without_ms:.2f} ms")
+    return {
+        "passages": built.passages,
+        "passages_per_s": round(built.passages_per_s, 1),
+        "search_p50_ms": round(with_ms, 3),
+        "search_without_embedding_p50_ms": round(without_ms, 3),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default=os.environ.get("CHAINOPS_BENCH_DATA"))
@@ -168,6 +187,7 @@ def main() -> None:
     }
     result: dict[str, object] = {"benchmark": "knowledge"}
     with tempfile.TemporaryDirectory() as folder:
+        result["reference"] = reference(Path(folder))
         for name, part in parts.items():
             data = Path(asked.data) / name if asked.data else None
             if name in asked.skip or data is None or not data.is_dir():
