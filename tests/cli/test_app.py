@@ -46,7 +46,16 @@ def started():
     def start(*arguments, cwd, **more):
         pipe = subprocess.PIPE
         arguments = [COMMAND, *map(str, arguments)]
-        process = subprocess.Popen(arguments, cwd=cwd, stdin=pipe, stdout=pipe, stderr=pipe, env=environment(**more))
+        process = subprocess.Popen(
+            arguments,
+            cwd=cwd,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            env=environment(**more),
+            # A test run in the background ignores interrupts, and its children would inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
         running.append(process)
         return process
 
