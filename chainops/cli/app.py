@@ -180,7 +180,9 @@ def serve(
 def prompts_push(
     file: Annotated[Path, typer.Argument(help="A prompt file (*.md).", exists=True, dir_okay=False)],
     alias: Annotated[str | None, typer.Option(help="Let this alias point to it, such as production.")] = None,
-    mlflow: Annotated[str | None, typer.Option(help="Tracking URI; default: MLFLOW_TRACKING_URI or .chainops.")] = None,
+    mlflow: Annotated[
+        str | None, typer.Option(help="Tracking URI; default: MLFLOW_TRACKING_URI, or .chainops beside the chain file.")
+    ] = None,
 ) -> None:
     """Make a file a version in MLflow's prompt registry; identical content makes no new one."""
     from chainops.cli import prompting
@@ -191,7 +193,9 @@ def prompts_push(
 @prompts.command("list")
 def prompts_list(
     name: Annotated[str, typer.Argument(help="The prompt's name.")],
-    mlflow: Annotated[str | None, typer.Option(help="Tracking URI; default: MLFLOW_TRACKING_URI or .chainops.")] = None,
+    mlflow: Annotated[
+        str | None, typer.Option(help="Tracking URI; default: MLFLOW_TRACKING_URI, or .chainops beside the chain file.")
+    ] = None,
 ) -> None:
     """Versions and aliases of a prompt."""
     from chainops.cli import prompting

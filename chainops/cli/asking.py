@@ -38,7 +38,9 @@ def opened(path: Path) -> Chain:
             _ = chain.site.knowledge().version
         except NotIndexed:
             with shown_progress(f"indexing {chain.declared.name}") as show:
-                chain.index(progress=show)
+                report = chain.index(progress=show)
+            for problem in report.skipped:
+                typer.echo(f"skipped {problem}", err=True)
     return chain
 
 

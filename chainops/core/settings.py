@@ -21,8 +21,11 @@ _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)\s*")
 
 
 def _seconds(value: Any) -> Any:
-    if isinstance(value, str) and (found := _DURATION.fullmatch(value)):
-        return float(found[1]) * _UNITS[found[2]]
+    if isinstance(value, str):
+        if found := _DURATION.fullmatch(value):
+            return float(found[1]) * _UNITS[found[2]]
+        if not re.fullmatch(r"\s*\d+(?:\.\d+)?\s*", value):
+            raise ValueError("expected seconds, or a number with a unit such as 250ms, 30m, 24h, 7d")
     return value
 
 

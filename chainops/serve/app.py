@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
+import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,10 +51,9 @@ def create_app(chains: Sequence[Chain]) -> Any:
     for chain in chains:
         langserve.add_routes(
             app,
-            Served(bound=chain, custom_input_type=Question, shows_all="report" in chain.declared.expose),
+            _served(chain),
             path=f"/{chain.declared.name}",
             config_keys=(),
-            per_req_config_modifier=_caller_of(chain),
             enabled_endpoints=(
                 "invoke",
                 "batch",
@@ -79,13 +79,15 @@ def create_app(chains: Sequence[Chain]) -> Any:
     return app
 
 
-def _caller_of(chain: Chain) -> Callable[[dict[str, Any], Any], dict[str, Any]]:
+def _served(chain: Chain) -> Served:
+    """The chain for clients. Who asks is bound to it: LangServe drops what a request brings on some routes."""
     seen = Caller(expose=frozenset(chain.declared.expose))
-
-    def modify(config: dict[str, Any], request: Any) -> dict[str, Any]:  # noqa: ARG001 (LangServe passes both)
-        return {**config, "configurable": {**config.get("configurable", {}), STATE_KEY: seen}}
-
-    return modify
+    return Served(
+        bound=chain,
+        custom_input_type=Question,
+        config={"configurable": {STATE_KEY: seen}},
+        shows_all="report" in chain.declared.expose,
+    )
 
 
 def run(paths: Sequence[Path], *, host: str, port: int) -> None:
@@ -94,8 +96,9 @@ def run(paths: Sequence[Path], *, host: str, port: int) -> None:
     chains = [load(path) for path in paths]
     app = create_app(chains)
     for chain in chains:
-        if chain.declared.knowledge is not None:
-            chain.site.ready(chain)
+        for event in chain.site.ready(chain) if chain.declared.knowledge is not None else ():
+            for skipped in getattr(event, "skipped", ()):
+                print(f"skipped {skipped}", file=sys.stderr, flush=True)  # noqa: T201
     listening = _listen(host, port)
     shown, bound = listening.getsockname()[:2]
     for chain in chains:

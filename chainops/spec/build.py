@@ -85,7 +85,10 @@ class Site:
     def _open_store(self) -> SqlStore:
         from chainops.stores.sql import open_store
 
-        return open_store(self.declared.store or self.home)
+        declared = self.declared.store
+        if declared is not None and "://" not in declared:
+            return open_store(self.base / declared)
+        return open_store(declared or self.home)
 
     def _open_embedder(self) -> Embedder:
         from chainops.models.embeddings import embedder

@@ -28,6 +28,14 @@ def _listed_alone(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+def _model_alone(value: Any) -> Any:
+    """`main: extractive` means `main: {model: extractive}`."""
+    return {"model": value} if isinstance(value, str) else value
+
+
+_ModelAlone = str | ModelSettings
+
+
 class KnowledgeSettings(Settings):
     """Where answers come from."""
 
@@ -70,7 +78,9 @@ class ChainFile(Settings):
     description: str = ""
     prompt: str | None = None
     """`file:prompts/x.md`, `prompts:/name@alias` or `prompts:/name/3` (MLflow's registry); none: the kind's own."""
-    models: dict[str, ModelSettings] = Field(min_length=1)
+    models: dict[str, Annotated[ModelSettings, BeforeValidator(_model_alone, json_schema_input_type=_ModelAlone)]] = (
+        Field(min_length=1)
+    )
     """By the name the pipeline calls them; the first is used where nothing else is said."""
     embeddings: str = "minilm"
     knowledge: KnowledgeSettings | None = None
@@ -78,7 +88,8 @@ class ChainFile(Settings):
     pipeline: tuple[Any, ...] = ()
     """Wrappers from the outside in: the request passes them downwards, the answer upwards."""
     store: str | None = None
-    """`postgresql://...` or `sqlite:///...`; none: `.chainops/chainops.db` beside the file, or under CHAINOPS_HOME."""
+    """`postgresql://...`, `sqlite:///...`, or a path from the file's folder; none: `.chainops/chainops.db` beside the
+    file, or under CHAINOPS_HOME."""
     mlflow: str | None = None
     """Tracking URI for prompts and traces; none: MLFLOW_TRACKING_URI, else `.chainops/mlflow.db`."""
     traces: Literal["auto", "on", "off"] = "auto"
@@ -219,10 +230,9 @@ def _told(model: type[BaseModel], value: Any, error: Any, at: Path_, source: Sou
         return _problem(source, (*at, *told), f"no {missing!r}", f"`{missing}: ...`")
     expected = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
     if kind == "literal_error":
-        words = [
-            str(each) for each in re.findall(r"'([^']*)'|(\d+)", error["ctx"]["expected"]) for each in each if each
-        ]
-        return _problem(source, (*at, *told), found, expected, nearest(str(inside), words))
+        words = re.findall(r"'([^']*)'", error["ctx"]["expected"])
+        like = nearest(inside, words) if isinstance(inside, str) else None
+        return _problem(source, (*at, *told), found, expected, like)
     if kind == "value_error":
         rule, found = expected.removeprefix("expected "), found if told else "something else"
         return replace(_problem(source, (*at, *told), found, rule), is_rule=rule == expected)

@@ -36,6 +36,7 @@ class Rag(Component[dict[str, Any], AIMessage]):
             run.request.memo[key] = found
         if not found.passages:
             run.report.served_by = "nothing retrieved"
+            run.report.reasons.append("no passage was found")
             run.report.may_cache = False
             message = AIMessage(content=NO_ANSWER)
             yield Say(message)
@@ -48,6 +49,7 @@ class Rag(Component[dict[str, Any], AIMessage]):
         run.report.sources = yield Do(lambda: cite(str(answer.text), found.passages))
         run.stage.facts["cited"] = len(run.report.sources)
         if not run.report.sources:
+            run.report.reasons.append("no passage is cited: the documents may not answer this")
             run.report.may_cache = False  # nothing supports it, or it does not know: ask anew when the documents change
         return answer
 

@@ -371,3 +371,14 @@ def test_an_interrupt_ends_a_chat_quietly(shop, started):
             break
     told = process.communicate()[1]  # until here its standard input was open: an end of input would end it too
     assert (status, told) == (130, b"")
+
+
+def test_a_pushed_prompt_is_found_by_the_chain_it_stands_under(tmp_path):
+    assert chainops("new", "rag", "shop", cwd=tmp_path).returncode == 0
+    pushed = chainops("prompts", "push", "shop/prompts/shop.md", "--alias", "production", cwd=tmp_path)
+    assert b"prompts:/shop@production" in pushed.stdout
+    file = tmp_path / "shop" / "chain.yaml"
+    file.write_text(file.read_text().replace("file:prompts/shop.md", "prompts:/shop@production"))
+    checked = chainops("check", "shop/chain.yaml", cwd=tmp_path)
+    assert checked.returncode == 0, checked.stderr
+    assert b"version 1" in checked.stdout

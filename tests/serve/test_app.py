@@ -98,8 +98,8 @@ def test_batch_stream_and_stream_events_work_over_http(served):
 
 
 def test_no_endpoint_shows_prompts_passages_or_tokens(served):
-    for endpoint in ("invoke", "stream", "stream_events", "stream_log"):
-        body = {"input": "When is the shop closed?"}
+    for endpoint in ("invoke", "stream", "stream_events", "stream_log", "batch"):
+        body = {"inputs": ["When is the shop closed?"], "input": "When is the shop closed?"}
         shown = httpx.post(f"{served}/help/{endpoint}", json=body, timeout=60).text
         assert "Sundays" in shown, endpoint
         for secret in ("quoted material", "<passage", 'input_tokens":', "similarity", "extractive"):

@@ -57,7 +57,7 @@ def test_what_was_said_can_be_written_and_read_again():
         ("[small, local", "[smal, local", "smal,", "pipeline.1.fallback.0", "small", "small"),
         ("chainops: 1", "chainops: 2", "chainops", "chainops", "1", None),
         ("name: help", "name: a/b", "name", "name", "letters", None),
-        ("ttl: 24h", "ttl: soon", "ttl", "pipeline.0.cache.ttl", "number", None),
+        ("ttl: 24h", "ttl: soon", "ttl", "pipeline.0.cache.ttl", "24h", None),
         ("extractive", "extractiv", "model: extractiv", "models.local.model", "extractive", None),
         ('knowledge: {documents: "docs/*.md"}\n', "", "chainops", "", "knowledge", None),
         ("{say: sorry}", "{sya: sorry}", "sya", "pipeline.1.fallback.2.sya", "say", "say"),

@@ -138,3 +138,24 @@ def test_a_program_that_merely_imports_ipykernel_is_no_notebook(tmp_path, capsys
     documents = [("zoo", "The zoo has three elephants.")]
     assert "three" in chainops.declare(RAG, base=tmp_path, documents=documents).invoke(QUESTION).text
     assert capsys.readouterr().out == ""
+
+
+def test_a_model_may_be_named_alone_and_a_store_is_found_from_the_files_folder(tmp_path, monkeypatch):
+    folder, elsewhere = tmp_path / "chain", tmp_path / "elsewhere"
+    for each in (folder, elsewhere):
+        each.mkdir()
+    monkeypatch.chdir(elsewhere)
+    (folder / "c.yaml").write_text(
+        "chainops: 1\nname: t\nkind: chat\nmodels: {m: extractive}\n"
+        "store: state/own.db\npipeline: [cache: {threshold: 1}]\n"
+    )
+    chainops.load(folder / "c.yaml").invoke("hello", chainops.caller(session="s"))
+    assert (folder / "state" / "own.db").exists()
+    assert not list(elsewhere.iterdir())
+
+
+def test_an_answer_without_a_source_says_so(tmp_path):
+    chain = chainops.declare(RAG, base=tmp_path, documents=[("zoo", "The zoo has three elephants.")])
+    answer = chain.invoke("Who won the football world cup in 1998?")
+    assert answer.sources == []
+    assert any("no passage is cited" in reason for reason in answer.reasons)
