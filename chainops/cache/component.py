@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import uuid
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -103,7 +102,9 @@ class SemanticCache(Component[Any, Any]):
     def _serve(self, entry: Entry, found: Found, run: Run) -> Any:
         match = "exact" if found.is_exact else "semantic"
         run.stage.facts |= {"lookup": match, "entry": entry.id}
+        reasons = run.report.reasons
         run.report.adopt(entry.facts)
+        run.report.reasons = reasons  # this request's own stay
         how = "the same question" if found.is_exact else f"a question of similarity {found.similarity:.3f}"
         run.report.mark("cached", f"{how} was answered before")
         run.report.served_by = f"cache ({match})"
@@ -140,19 +141,19 @@ class SemanticCache(Component[Any, Any]):
             exact=key.exact,
             question=key.question,
             message=message,
-            facts=run.report.facts(),
+            # Reasons are this request's own (a document that could not be read just now): not the next one's.
+            facts={name: fact for name, fact in run.report.facts().items() if name != "reasons"},
             cost_usd=run.attempts.cost_usd,
             created_at=run.clock.time(),
         )
-        keep = functools.partial(
-            self.replica().keep,
-            near=self._near(key),
-            now_s=run.clock.monotonic(),
-            limit=self.settings.max_entries,
-            alive_since=self._alive_since(run),
-        )
+        near, now_s, alive_since = self._near(key), run.clock.monotonic(), self._alive_since(run)
+        limit = self.settings.max_entries
+
+        def keep() -> None:
+            self.replica().keep(entry, found.vector, near=near, now_s=now_s, limit=limit, alive_since=alive_since)
+
         try:
-            yield Do(lambda: keep(entry, found.vector))
+            yield Do(keep)
         except ChainopsError as error:
             run.emit(CacheUnavailable(error=str(error)))
         else:

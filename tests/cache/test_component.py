@@ -127,6 +127,29 @@ def test_an_answer_that_is_not_whole_and_good_is_not_kept(replica, status):
     assert status in events.of(CacheKept)[0].reason
 
 
+def test_a_cache_that_cannot_be_opened_costs_nothing_but_itself(inner):
+    def broken():
+        raise chainops.MissingExtra("psycopg", "postgres")
+
+    with capture_events() as events:
+        answer = SemanticCache(inner=inner, replica=broken, answered_by=str).invoke("q")
+    assert (answer.text, answer.status) == ("answer 1", "ok")
+    assert len(events.of(CacheUnavailable)) == 2
+
+
+def test_reasons_belong_to_the_request_that_had_them(replica):
+    class Noting(Component[str, AIMessage]):
+        def plan(self, value, run):
+            run.report.reasons.append("not read: bad.txt")
+            message = AIMessage(content="answer")
+            yield Say(message)
+            return message
+
+    cache = SemanticCache(inner=Noting(), replica=lambda: replica, answered_by=str)
+    assert cache.invoke("q").reasons == ["not read: bad.txt"]
+    assert cache.invoke("q").reasons == ["the same question was answered before"]
+
+
 def test_a_stream_that_is_closed_halfway_is_not_kept(cache, inner, replica):
     stream = cache.stream("q")
     next(stream)
