@@ -65,13 +65,14 @@ class Attempt:
 class Attempts:
     """All calls to models of one request, first tries, retries, fallbacks and side calls alike."""
 
-    def __init__(self, clock: Clock, emit: Callable[[Attempted], None]) -> None:
-        self._clock, self._emit = clock, emit
+    def __init__(self, clock: Clock, emit: Callable[[Attempted], None], *, purpose: str = "answer") -> None:
+        self._clock, self._emit, self.purpose = clock, emit, purpose
         self._lock = threading.Lock()
         self.all: list[Attempt] = []
 
-    def reserve(self, model: str, *, purpose: str = "answer") -> Attempt:
-        attempt = Attempt(self, self._clock, model, purpose)
+    def reserve(self, model: str, *, purpose: str | None = None) -> Attempt:
+        """A call that is about to be made; `purpose` is the request's own where nothing else is said."""
+        attempt = Attempt(self, self._clock, model, purpose or self.purpose)
         with self._lock:
             self.all.append(attempt)
         return attempt

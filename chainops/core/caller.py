@@ -30,6 +30,10 @@ class Caller(Settings):
     budget_usd: float | None = Field(default=None, ge=0)
     cache: Literal["use", "refresh", "bypass"] = "use"
     """`refresh` asks anew and replaces what is stored; `bypass` neither reads nor writes."""
+    tags: frozenset[str] = frozenset()
+    """Words for what this request leaves behind, such as cache entries: `pricing`. They can be dropped by it."""
+    purpose: Literal["answer", "audit"] = "answer"
+    """Whether somebody waits for the answer, or it is asked for to check another. Every call it makes is told so."""
     flags: dict[str, str | bool | int | float] = Field(default_factory=dict)
     expose: frozenset[Exposed] | None = None
     """Which facts about an answer this caller may see; None means all."""

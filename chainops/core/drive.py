@@ -22,7 +22,7 @@ from chainops.core.chunks import as_chunk, as_whole, has_substance, merge, words
 from chainops.core.errors import PlanError
 from chainops.core.events import CleanupFailed
 from chainops.core.run import Run
-from chainops.core.steps import Ask, AskAll, Cancelled, Do, Forward, Plan, Say, Step, Wait
+from chainops.core.steps import Ask, AskAll, Cancelled, Do, Forward, Hear, Plan, Say, Step, Wait
 
 CLEANUP_S = 5.0
 """How long a cancelled plan may go on cleaning up."""
@@ -223,9 +223,25 @@ def _answer(step: Step, run: Run) -> Any:
         remaining = run.remaining_s
         run.clock.sleep(step.seconds if remaining is None else min(step.seconds, remaining))
         return run.check_deadline()
+    if isinstance(step, Hear):
+        return _hear(step, run)
     if isinstance(step, AskAll):
         return _ask_all(step, run)
     raise PlanError(f"{run.stage.name}: the plan asked for {step!r}, which is no step")
+
+
+def _hear(step: Hear, run: Run) -> bool | None:
+    if not step.may_block and step.signal.seen <= step.since:
+        return None
+    until = None if step.timeout_s is None else time.monotonic() + step.timeout_s
+    while True:
+        left = [] if until is None else [max(0.0, until - time.monotonic())]
+        if (remaining := run.remaining_s) is not None:
+            left.append(remaining)
+        has_news = step.signal.wait_beyond(step.since, min(left, default=None))
+        run.check_deadline()
+        if has_news or (until is not None and time.monotonic() >= until):
+            return has_news
 
 
 def _ask_all(step: AskAll, run: Run) -> list[Any]:
@@ -445,6 +461,10 @@ async def _aanswer(step: Step, run: Run) -> Any:
         remaining = run.remaining_s
         await run.clock.asleep(step.seconds if remaining is None else min(step.seconds, remaining))
         return run.check_deadline()
+    if isinstance(step, Hear):
+        has_news: bool = await _in_time(run, step.signal.await_beyond, step.since, step.timeout_s)
+        run.check_deadline()
+        return has_news
     if isinstance(step, Ask):
         config = child_config(run, watched=False)
         return as_whole(await _in_time(run, step.runnable.ainvoke, step.value, config, **step.kwargs))

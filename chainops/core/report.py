@@ -68,7 +68,18 @@ class Report:
     not become a fact of the answer. Stages, events and attempts are the whole request's.
     """
 
-    __slots__ = ("_request", "data", "may_cache", "may_remember", "reasons", "served_by", "sources", "status")
+    __slots__ = (
+        "_request",
+        "data",
+        "is_unknown",
+        "may_cache",
+        "may_remember",
+        "reasons",
+        "served_by",
+        "sources",
+        "status",
+        "uses",
+    )
 
     def __init__(self, request: Request) -> None:
         self._request = request
@@ -80,6 +91,10 @@ class Report:
         """The model, cache or sentence that gave the text."""
         self.may_cache = True
         """Whether a cache further out may keep this answer. Set False for what should be asked anew each time."""
+        self.is_unknown = False
+        """Whether the answer is that it is not known: nothing was found, or nothing supports what is said."""
+        self.uses: dict[str, dict[str, str]] = {}
+        """What the answer came from, by kind (`document`, `prompt`, `model`): name to digest or version."""
         self.may_remember = True
         """Whether memory may keep this answer as a turn of the conversation. False for a stand-in."""
 
@@ -91,8 +106,12 @@ class Report:
 
     def start_over(self) -> None:
         """Forget what a route that failed said of its answer; why it failed stays."""
-        self.sources, self.data, self.served_by = [], None, None
-        self.may_cache = self.may_remember = True
+        self.sources, self.data, self.served_by, self.uses = [], None, None, {}
+        self.may_cache, self.may_remember, self.is_unknown = True, True, False
+
+    def used(self, kind: str, name: str, digest: str) -> None:
+        """Note that the answer came from this: when it changes, what was kept of the answer is out of date."""
+        self.uses.setdefault(kind, {})[name] = digest
 
     def facts(self) -> dict[str, Any]:
         """Status, sources and data as plain JSON, without the request's report."""

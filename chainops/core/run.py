@@ -69,8 +69,13 @@ class Request:
         self._listeners = (*current_listeners(), *listeners)
         self.keeps_values = any(getattr(each, "keeps_values", False) for each in self._listeners)
         """Whether a listener (a trace writer) wants the stages' inputs and outputs."""
-        self.attempts = Attempts(self.clock, lambda event: self.tell(event, None))
+        self.attempts = Attempts(self.clock, lambda event: self.tell(event, None), purpose=caller.purpose)
         self.report = Report(self)
+
+    @property
+    def listeners(self) -> tuple[Listener, ...]:
+        """Who hears its events: for work that goes on after it ended."""
+        return self._listeners
 
     @property
     def duration_s(self) -> float:

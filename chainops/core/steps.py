@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 from langchain_core.runnables import Runnable
 
 from chainops.core.chunks import merge
+from chainops.core.signal import Signal
 
 Output = TypeVar("Output")
 
@@ -99,6 +100,26 @@ class Wait:
         self.seconds = seconds
 
 
+class Hear:
+    """Wait for news of `signal`, or for the request's deadline, which is then thrown in.
+
+    The plan is sent True when there is news after `since`, False when `timeout_s` ran out first, and None
+    when it may not wait here. No thread is occupied in async drivers. The time-out is real time, whatever the
+    request's clock says; the deadline is the clock's.
+
+    Args:
+        since: `signal.seen`, read before looking at what the news is about.
+        timeout_s: None: until there is news, or the deadline.
+        may_block: False where those who would tell may need this very thread, its event loop: a sync driver
+            that would hold it up only looks, and sends None.
+    """
+
+    __slots__ = ("may_block", "signal", "since", "timeout_s")
+
+    def __init__(self, signal: Signal, since: int, timeout_s: float | None = None, *, may_block: bool = True) -> None:
+        self.signal, self.since, self.timeout_s, self.may_block = signal, since, timeout_s, may_block
+
+
 class Say:
     """Speak to the caller directly: a replayed hit, a held-back window, a fixed sentence."""
 
@@ -108,5 +129,5 @@ class Say:
         self.chunk = chunk
 
 
-Step = Forward | Ask | AskAll | Do | Wait | Say
+Step = Forward | Ask | AskAll | Do | Wait | Hear | Say
 Plan = Generator[Step, Any, Output]

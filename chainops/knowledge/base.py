@@ -79,6 +79,7 @@ class KnowledgeBase:
         self._refresh_s, self._clock = refresh_s, clock
         self._view: View | None = None
         self._saved: str | None = None
+        self._digests: tuple[str, dict[str, str]] | None = None
         self._checked_at = float("-inf")
         self._refreshing, self._indexing = threading.Lock(), threading.Lock()
 
@@ -109,6 +110,13 @@ class KnowledgeBase:
         """Ids and digests of the documents stored now; empty when nothing was indexed."""
         self._records.migrate()
         return self._records.digests()
+
+    def seen_digests(self) -> dict[str, str]:
+        """As `document_digests`, asked once for each version this process sees. Shared: do not change it."""
+        version = self.seen_version
+        if self._digests is None or self._digests[0] != version:
+            self._digests = (version, self.document_digests())
+        return self._digests[1]
 
     def document(self, document_id: str) -> Document | None:
         """A document as it was indexed, with its text; None if it is not there."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from chainops.core.component import Component
@@ -59,6 +59,24 @@ class Passages:
 
     passages: tuple[Passage, ...]
     scores: tuple[float, ...]
+    digests: Mapping[str, str] = field(default_factory=dict)
+    """Digest of each document they are from."""
+
+    def uses(self, numbers: Collection[int] = ()) -> dict[str, dict[str, str]]:
+        """What an answer made from these came from, as `report.uses` says it: `document` (id to digest) and `passage`
+        (id to document) that it rests on, best first, and the passages that its model had `seen`.
+
+        A passage's id is the digest of its place and text, so these are never of another state than the text is.
+
+        Args:
+            numbers: Those it cites, from 1; none: it may rest on any.
+        """
+        rests_on = [self.passages[number - 1] for number in numbers] or self.passages
+        return {
+            "document": {each.document_id: self.digests.get(each.document_id, "") for each in rests_on},
+            "passage": {each.id: each.document_id for each in rests_on},
+            "seen": {each.id: each.document_id for each in self.passages},
+        }
 
     def to_trace(self) -> list[dict[str, Any]]:
         """For traces: which passages, not their text."""
@@ -84,14 +102,26 @@ class Retrieve(Component[str, Passages]):
     token_budget: int = 2000
 
     def plan(self, value: str, run: Run) -> Plan[Passages]:
-        def search() -> tuple[list[Hit], Selection]:
-            hits = self.knowledge().search(value, self.retrieve)
-            return hits, rerank(hits, keep=self.rerank, token_budget=self.token_budget)
-
-        hits, kept = yield Do(search)
+        hits, kept, digests = yield Do(lambda: self._search(value))
         best = max((hit.similarity for hit in hits if hit.dense_rank is not None), default=None)
         run.emit(
             Retrieved(found=len(hits), kept=len(kept.hits), best_similarity=None if best is None else round(best, 4))
         )
         run.stage.facts |= {"found": len(hits), "kept": len(kept.hits)}
-        return Passages(tuple(hit.passage for hit in kept.hits), tuple(hit.score for hit in kept.hits))
+        return _passages(kept, digests)
+
+    def found(self, question: str) -> Passages:
+        """What a question would be answered from now, outside of any request. Blocks."""
+        _, kept, digests = self._search(question)
+        return _passages(kept, digests)
+
+    def _search(self, question: str) -> tuple[list[Hit], Selection, dict[str, str]]:
+        knowledge = self.knowledge()
+        hits = knowledge.search(question, self.retrieve)
+        return hits, rerank(hits, keep=self.rerank, token_budget=self.token_budget), knowledge.seen_digests()
+
+
+def _passages(kept: Selection, digests: Mapping[str, str]) -> Passages:
+    passages = tuple(hit.passage for hit in kept.hits)
+    own = {each.document_id: digests[each.document_id] for each in passages if each.document_id in digests}
+    return Passages(passages, tuple(hit.score for hit in kept.hits), own)

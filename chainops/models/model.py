@@ -79,6 +79,7 @@ class Model(Component[Any, AIMessage]):
             message.response_metadata.get("finish_reason") or message.response_metadata.get("stop_reason")
         ) in _TOO_LONG:
             run.report.mark("truncated", f"{self.model} stopped at its limit of tokens")
+        run.report.used("model", self.model, str(message.response_metadata.get("model_name") or self.model))
         if not run.report.served_by:
             run.report.served_by = self.model
         return message

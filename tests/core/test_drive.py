@@ -15,7 +15,8 @@ from langchain_core.runnables import Runnable, RunnableGenerator, RunnableLambda
 from chainops.core.clock import use_clock
 from chainops.core.component import Component
 from chainops.core.events import Event, RequestEnded
-from chainops.core.steps import Ask, AskAll, Do, Forward, Plan, Say, Wait
+from chainops.core.signal import Signal
+from chainops.core.steps import Ask, AskAll, Do, Forward, Hear, Plan, Say, Wait
 from chainops.testing.listening import ManualClock, capture_events
 
 Node = tuple[Any, ...]
@@ -105,6 +106,11 @@ class Scripted(Component[Any, Any]):
             heard.append((yield Do(lambda: work(rest[0]), blocks=rest[1])))
         elif word == "wait":
             yield Wait(rest[0])
+        elif word == "hear":
+            signal = Signal()
+            if rest[0] == "news":
+                signal.tell()
+            heard.append(str((yield Hear(signal, 0, 0.0))))
 
 
 def work(outcome: str) -> str:
@@ -170,6 +176,7 @@ def programs(children: st.SearchStrategy[Node]) -> st.SearchStrategy[tuple[Node,
         st.tuples(st.just("do"), st.sampled_from(["1", "2", "fail"]), st.booleans()),
         st.tuples(st.just("say"), words),
         st.tuples(st.just("wait"), st.sampled_from([0.0, 0.5])),
+        st.tuples(st.just("hear"), st.sampled_from(["news", "silence"])),
         st.tuples(st.just("emit"), words),
         st.tuples(st.just("mark"), st.sampled_from(["cached", "degraded"])),
         st.tuples(st.just("raise"), words),

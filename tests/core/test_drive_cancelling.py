@@ -14,7 +14,8 @@ from langchain_core.runnables import RunnableGenerator, RunnableLambda
 
 from chainops.core import drive
 from chainops.core.events import Attempted, CleanupFailed, RequestEnded
-from chainops.core.steps import Ask, AskAll, Cancelled, Do, Forward, Say, Wait
+from chainops.core.signal import Signal
+from chainops.core.steps import Ask, AskAll, Cancelled, Do, Forward, Hear, Say, Wait
 from chainops.testing.listening import capture_events
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
@@ -151,6 +152,7 @@ def slow_steps(log: list[str]) -> Any:
             done = yield Do(work)
             log.append(f"learnt {done}")
             yield Wait(0.003)
+            yield Hear(Signal(), 0, 0.003)
             yield AskAll([Ask(thinker, value), Ask(thinker, value)])
             answer = yield Forward(RunnableGenerator(drip), value)
         except Cancelled:
