@@ -43,7 +43,7 @@ def write(path: Path, *, keys: list[str], vectors: NDArray[np.float32], stamp: s
     stamp_bytes = _json(stamp)
     key_bytes = _json(keys)
     digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
-    with _replacing(path) as file:
+    with replacing(path) as file:
         head = _MAGIC + _LENGTHS.pack(dimensions, len(keys), len(stamp_bytes), len(key_bytes))
         for part in (head, stamp_bytes, key_bytes, _bytes_of(vectors.astype("<f4", copy=False))):
             digest.update(part)
@@ -105,10 +105,14 @@ def _fill(file: BinaryIO, vectors: NDArray[np.float32], digest: Any) -> None:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """A new file that takes the name `path` once it is complete and on disk; on any failure, it goes."""
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A new file that takes the name `path` once it is complete and on disk; on any failure, it goes.
+
+    Raises:
+        StoreUnavailable: The disk is full or read-only; what was at `path` is still there.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
-    try:
+    with writing_to(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with beside.open("xb") as file:
@@ -119,13 +123,20 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
         except BaseException:
             beside.unlink(missing_ok=True)
             raise
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
+
+
+@contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """Turn what the system says when it cannot write there into StoreUnavailable."""
+    try:
+        yield
     except OSError as error:
         problem = f"it cannot be written ({error.strerror})"
         raise StoreUnavailable(str(path), problem, SPACE if error.errno in _NO_SPACE else WRITABLE) from error
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the new name itself survive a power cut; Windows has no such call, and keeps names in order itself."""
     if os.name == "nt":
         return
