@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import os
 
+import hypothesis
 import pytest
+
+# How long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("chainops", deadline=None)
+hypothesis.settings.load_profile("chainops")
 
 os.environ |= {
     "HF_HUB_OFFLINE": "1",

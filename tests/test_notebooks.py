@@ -29,16 +29,27 @@ def texts(notebook: Any) -> str:
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     """The first notebook, executed twice in the same folder of its own: what it showed each time."""
+    return run("01_first_chain.ipynb", tmp_path_factory, times=2)
+
+
+@pytest.fixture(scope="module")
+def ran_cache(tmp_path_factory):
+    """The second notebook, executed."""
+    return run("02_cache.ipynb", tmp_path_factory, times=1)[0]
+
+
+def run(name: str, tmp_path_factory: pytest.TempPathFactory, *, times: int) -> list[Any]:
+    """A notebook in a folder of its own, as nobody in particular would run it."""
     place = tmp_path_factory.mktemp("notebooks")
-    shutil.copy(FOLDER / "01_first_chain.ipynb", place)
+    shutil.copy(FOLDER / name, place)
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("CHAINOPS_HOME", "CHAINOPS_MODEL", "CHAINOPS_TRACES", "MLFLOW_TRACKING_URI"):
-            patch.delenv(name, raising=False)
+        for variable in ("CHAINOPS_HOME", "CHAINOPS_MODEL", "CHAINOPS_TRACES", "MLFLOW_TRACKING_URI"):
+            patch.delenv(variable, raising=False)
         patch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
-        return [run(place / "01_first_chain.ipynb") for _ in range(2)]
+        return [execute(place / name) for _ in range(times)]
 
 
-def run(path: Path) -> Any:
+def execute(path: Path) -> Any:
     """Raises at the first cell that fails."""
     notebook = nbformat.read(path, as_version=4)
     place = {"metadata": {"path": path.parent}}
@@ -48,7 +59,7 @@ def run(path: Path) -> Any:
 
 
 def test_every_notebook_is_executed_here():
-    assert [path.name for path in NOTEBOOKS] == ["01_first_chain.ipynb"]
+    assert [path.name for path in NOTEBOOKS] == ["01_first_chain.ipynb", "02_cache.ipynb"]
 
 
 @pytest.mark.parametrize("time", [0, 1], ids=["the first time", "again"])
@@ -82,6 +93,35 @@ def test_the_first_chain_draws_its_onion_its_progress_and_its_answers(ran):
     assert len(drawn) >= 5
     assert any("79 of 79" in html for html in drawn)
     assert not any("<script" in html or "var(--" in html for html in drawn)
+
+
+def test_the_cache_serves_repeats_at_once_and_similar_questions_only_after_it_has_learned(ran_cache):
+    told = texts(ran_cache)
+    assert "cached  by cache (exact)     How long is the warranty for the X200?" in told
+    assert "ok      by extractive        How long does the warranty for the X200 last?" in told
+    would, wrong = map(int, re.search(r"would have served (\d+), (\d+) of them with another answer", told).groups())
+    assert would > 20
+    assert wrong <= 0.02 * would
+    assert "entries about it: 17, then 16" in told
+    assert "not yet certified" in told
+
+
+def test_the_replay_shows_thresholds_that_are_wrong_and_a_bound_that_is_not(ran_cache):
+    rows = re.findall(
+        r"^(threshold|max_error_rate) ([\d.]+) .* ([\d.]+)% +[\d.]+% +\d+$", texts(ran_cache), re.MULTILINE
+    )
+    errors = {(rule, float(value)): float(error) / 100 for rule, value, error in rows}
+    assert errors["threshold", 0.8] > 0.1
+    assert errors["max_error_rate", 0.02] <= 0.02
+    pictures = [output for output in outputs(ran_cache) if "image/png" in output.get("data", {})]
+    assert len(pictures) == 1
+
+
+def test_the_cache_notebook_ends_with_the_browser_and_its_summary(ran_cache):
+    last = ran_cache.cells[-1].outputs[-1].data
+    assert "application/vnd.jupyter.widget-view+json" in last
+    assert "Cache of shop-help" in last["text/html"]
+    assert "var(--" not in last["text/html"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)

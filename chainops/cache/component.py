@@ -1,45 +1,54 @@
-"""Serve an answer that was given before, when the question is the same or close enough."""
+"""Serve an answer that was given before, when the chain would say the same again."""
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-from langchain_core.messages import AIMessage
 from pydantic import Field
 
-from chainops.cache import policy
-from chainops.cache.records import CacheKept, CacheMissed, CacheServed, CacheUnavailable, Entry
-from chainops.cache.replica import Found, Replica
-from chainops.core.answer import KEY
+from chainops.cache import compare, policy
+from chainops.cache.auditing import audit, compare_later
+from chainops.cache.background import AUDITS, Background
+from chainops.cache.flight import FLIGHTS, Flight, Flights, Landed, Seat
+from chainops.cache.following import Cut, Lost, follow, goes_alone, lead
+from chainops.cache.freshness import Sources
+from chainops.cache.keeping import keep
+from chainops.cache.leases import Leases, similarity
+from chainops.cache.lookup import Found, Lookup, weigh
+from chainops.cache.messages import pieces, restored, tokens_of
+from chainops.cache.partitions import Neighbour
+from chainops.cache.policy import Asked, Key
+from chainops.cache.records import (
+    CacheDropped,
+    CacheMissed,
+    CacheNotice,
+    CacheRecovered,
+    CacheServed,
+    CacheUnavailable,
+    Entry,
+    Lease,
+    Outline,
+)
+from chainops.cache.replica import Replica
+from chainops.cache.settings import CacheSettings
+from chainops.cache.standalone import Standalone, as_standalone, condensing
 from chainops.core.component import AnyRunnable, Component
-from chainops.core.errors import ChainopsError
+from chainops.core.errors import ChainopsError, DeadlineExceeded
 from chainops.core.run import Run
-from chainops.core.settings import Seconds, Settings
-from chainops.core.steps import Do, Forward, Plan, Say
+from chainops.core.steps import Ask, Do, Forward, Plan, Say, Wait
 
-
-class CacheSettings(Settings):
-    """What a chain file may say about a cache."""
-
-    threshold: float = Field(default=0.92, gt=0, le=1)
-    """Cosine similarity from which a similar question is served the same answer; 1 serves exact repeats only.
-    A fixed threshold cannot promise that every answer fits: choose it on your own questions."""
-    ttl: Seconds | None = Field(default=86_400.0)
-    """How long an answer may be served, counted from when it was stored: `24h`, `30m`, `7d`; null for ever."""
-    share: policy.Share = "tenant"
-    """Who is served each other's answers: everyone of the same tenant, only the same user, or all."""
-    max_entries: int = Field(default=100_000, ge=1)
-    """How many answers this chain's cache keeps; the oldest go first."""
+_LOOK_AGAIN_S = 0.05
+"""How often a request looks whether another process has finished the call it waits for."""
 
 
 class SemanticCache(Component[Any, Any]):
     """Looks a question up before the chain inside is asked, and keeps what that answers.
 
-    Entries are partitioned by who may share them and by the digest of all that answers, before any
-    similarity is looked at. Failed, degraded, cut and refused answers are not kept. When the store
-    fails the request goes on without it, and the report says so.
+    Entries are partitioned by who may share them and by the digest of all that answers, before any similarity is
+    looked at. A similar question is served only while the error bound allows it. Requests for the same, or for what
+    would be served from it, wait for one call. Failed, degraded, cut and refused answers are not kept. When the
+    store fails the request goes on without it, and the report says so.
     """
 
     kind: ClassVar[str] = "cache"
@@ -49,65 +58,132 @@ class SemanticCache(Component[Any, Any]):
     """Opened at the first question."""
     settings: CacheSettings = CacheSettings()
     answered_by: Callable[[], str]
-    """Digest of everything inside: models, prompt, knowledge. Asked at each request, because knowledge changes."""
+    """Digest of everything inside but the documents: models, prompt, wrappers. Asked at each request."""
+    comparer: Callable[[], compare.Comparer]
+    """Says whether two answers are the same."""
+    judge_model: AnyRunnable | None = None
+    """Asked instead, where `compare` names a model."""
+    condenser: AnyRunnable | None = None
+    """Makes a follow-up stand alone, where `follow_ups` names a model."""
+    sources: Sources | None = None
+    """The documents that answers come from."""
+    flights: Flights = Field(default_factory=lambda: FLIGHTS)
+    background: Background = Field(default_factory=lambda: AUDITS)
+    """Where audits and comparisons are worked off."""
 
     def plan(self, value: Any, run: Run) -> Plan[Any]:
         mode = run.caller.cache
-        key = None if mode == "bypass" else self._key(value, run)
+        key = None if mode == "bypass" else (yield from self._key(value, run))
         if key is None:
             run.stage.facts["lookup"] = "bypassed" if mode == "bypass" else "not cacheable"
+            if mode == "bypass" and getattr(self.replica, "is_made", True):
+                self._count("bypassed", run)
             return (yield Forward(self.inner, value, kwargs=run.kwargs))
-        found = Found()
-        if mode == "use":
-            found = yield from self._look_up(key, run)
-            if found.entry is not None and self._serves(found, run):
-                message = self._serve(found.entry, found, run)
-                yield Say(message)
-                return message
-            run.emit(CacheMissed(nearest=found.similarity))
-        answer = yield Forward(self.inner, value, kwargs=run.kwargs)
-        yield from self._keep(key, answer, found, run)
-        return answer
+        if mode == "refresh":
+            found = Found(version=self._version())
+            answer = yield Forward(self.inner, value, kwargs=run.kwargs)
+            yield from keep(self, key, answer, found, run)
+            return answer
+        found = yield from self._look_up(key, run)
+        if found.entry is not None and self.settings.mode == "serve":
+            return (yield from self._serve(key, found, value, run))
+        self._tell_missed(found, run)
+        return (yield from self._ask(key, found, value, run))
 
-    def _key(self, value: Any, run: Run) -> policy.Key | None:
+    # What is asked
+
+    def _key(self, value: Any, run: Run) -> Plan[Key | None]:
+        asked = policy.asked(value)
+        if asked is None:
+            return None
+        alone: Standalone | None = Standalone(asked.question)
+        if asked.history:
+            alone = yield from self._alone(asked)
+            if alone is None and self.settings.follow_ups != "exact":
+                return None
         return policy.key_of(
-            value, answered_by=self.answered_by(), share=self.settings.share, caller=run.caller, kwargs=run.kwargs
+            asked,
+            answered_by=self.answered_by(),
+            share=self.settings.share,
+            caller=run.caller,
+            kwargs=run.kwargs,
+            alone=alone,
         )
 
-    def _near(self, key: policy.Key) -> bool:
-        return key.may_be_near and self.settings.threshold < 1
+    def _alone(self, asked: Asked) -> Plan[Standalone | None]:
+        if self.settings.follow_ups == "exact":
+            return None
+        if self.condenser is None or not policy.are_turns(asked.history):
+            return policy.by_rules(asked)
+        said = yield Ask(self.condenser, condensing(asked.question, asked.history))
+        return as_standalone(said)
 
-    def _alive_since(self, run: Run) -> float | None:
-        return None if self.settings.ttl is None else run.clock.time() - self.settings.ttl
+    def _version(self) -> str | None:
+        return None if self.sources is None else self.sources.version()
 
-    def _look_up(self, key: policy.Key, run: Run) -> Plan[Found]:
-        now_s, alive_since, near = run.clock.monotonic(), self._alive_since(run), self._near(key)
+    # Looking
+
+    def _lookup(self) -> Lookup:
+        return Lookup(self.replica(), self.settings, self.sources)
+
+    def _look_up(self, key: Key, run: Run) -> Plan[Found]:
+        now, now_s, tenant = run.clock.time(), run.clock.monotonic(), run.caller.tenant
         try:
-            replica: Replica = yield Do(self.replica, blocks=not getattr(self.replica, "is_made", True))
-            entry = replica.held(key, now_s=now_s)
-            if entry is not None and policy.is_alive(entry.created_at, alive_since=alive_since):
-                return Found(entry, 1.0, is_exact=True)
-            found: Found = yield Do(lambda: replica.look_up(key, now_s=now_s, near=near, alive_since=alive_since))
+            lookup: Lookup = yield Do(self._lookup, blocks=not getattr(self.replica, "is_made", True))
+            held = lookup.held(key, now=now, now_s=now_s)
+            if held is not None:
+                return held
+            draw = int(run.request.id[:8], 16) / 2**32
+            found: Found = yield Do(lambda: lookup.find(key, tenant=tenant, now=now, now_s=now_s, draw=draw))
         except ChainopsError as error:
             run.emit(CacheUnavailable(error=str(error)))
-            return Found()
+            return Found(why="the store cannot be reached", is_down=True)
+        self._tell_recovered(lookup.replica, run)
+        for notice in lookup.replica.take_notices():
+            run.emit(CacheNotice(notice=notice))
+        for reason, gone in (("its documents changed", found.outdated), ("damaged", found.damaged)):
+            if gone:
+                run.emit(CacheDropped(reason=reason, count=len(gone), entries=tuple(gone[:100])))
         return found
 
-    def _serves(self, found: Found, run: Run) -> bool:
-        if found.similarity is None:
-            return False
-        run.stage.facts["similarity"] = round(found.similarity, 4)
-        return found.is_exact or policy.is_near_enough(found.similarity, threshold=self.settings.threshold)
+    def _tell_recovered(self, replica: Replica, run: Run) -> None:
+        after_s = replica.recovered()
+        if after_s is not None:
+            run.emit(CacheRecovered(place=replica.store.place, after_s=round(after_s, 3)))
 
-    def _serve(self, entry: Entry, found: Found, run: Run) -> Any:
-        match = "exact" if found.is_exact else "semantic"
-        run.stage.facts |= {"lookup": match, "entry": entry.id}
-        reasons = run.report.reasons
-        run.report.adopt(entry.facts)
-        run.report.reasons = reasons  # this request's own stay
-        how = "the same question" if found.is_exact else f"a question of similarity {found.similarity:.3f}"
-        run.report.mark("cached", f"{how} was answered before")
-        run.report.served_by = f"cache ({match})"
+    def _tell_missed(self, found: Found, run: Run) -> None:
+        nearest = found.similarity
+        run.stage.facts["lookup"] = "missed"
+        if nearest is not None:
+            run.stage.facts["similarity"] = round(nearest, 4)
+        would_serve = None if found.entry is None else found.entry.id
+        if would_serve is not None:
+            run.stage.facts["would_serve"] = would_serve
+            self._count("shadow", run)
+        if not found.is_down:
+            self._count("missed", run)
+        if found.decision is not None:
+            run.stage.facts["risk"] = found.decision.risk
+        run.emit(CacheMissed(nearest=nearest, reason=found.why or None, would_serve=would_serve))
+
+    # Serving
+
+    def _serve(self, key: Key, found: Found, value: Any, run: Run) -> Plan[Any]:
+        entry = found.entry
+        assert entry is not None
+        match = "exact" if found.match == "exact" else "semantic"
+        facts: dict[str, Any] = {"lookup": match, "entry": entry.id}
+        risk = None
+        if found.decision is not None and found.evidence is not None:
+            risk = found.decision.risk
+            facts |= {"risk": risk, "evidence": found.evidence.to_dict()}
+        if found.similarity is not None:
+            facts["similarity"] = round(found.similarity, 4)
+        run.stage.facts |= facts
+        how = "the same question" if match == "exact" else f"a question of similarity {found.similarity:.3f}"
+        self._adopt(entry.facts, f"{how} was answered before", f"cache ({match})", run)
+        run.report.uses = entry.uses
+        self._count("exact" if match == "exact" else "semantic", run, entry=entry)
         run.emit(
             CacheServed(
                 entry=entry.id,
@@ -115,60 +191,176 @@ class SemanticCache(Component[Any, Any]):
                 similarity=round(float(found.similarity or 0.0), 6),
                 saved_usd=entry.cost_usd,
                 age_s=max(0.0, run.clock.time() - entry.created_at),
+                risk=risk,
             )
         )
-        return entry.message["text"] if "text" in entry.message else AIMessage.model_validate(entry.message)
+        if found.decision is not None and found.decision.audit and match == "semantic":
+            audit(self, key, found, value, run)
+        message = restored(entry.message)
+        yield from self._say(message)
+        return message
 
-    def _keep(self, key: policy.Key, answer: Any, found: Found, run: Run) -> Plan[None]:
-        message = _as_json(answer)
-        reason = (
-            "not a message"
-            if message is None
-            else policy.why_not_kept(
-                status=run.report.status,
-                may_cache=run.report.may_cache,
-                text=answer if isinstance(answer, str) else str(answer.text),
-                has_tool_calls=bool(getattr(answer, "tool_calls", ())),
-            )
-        )
-        run.stage.facts["lookup"] = "missed"
-        if message is None or reason is not None:
-            run.emit(CacheKept(entry=None, reason=reason))
+    def _say(self, message: Any) -> Plan[None]:
+        pace = self.settings.pace_tokens_per_s
+        if pace is None:
+            yield Say(message)
             return
-        entry = Entry(
-            id=uuid.uuid4().hex,
-            scope=key.scope,
-            exact=key.exact,
-            question=key.question,
-            message=message,
-            # Reasons are this request's own (a document that could not be read just now): not the next one's.
-            facts={name: fact for name, fact in run.report.facts().items() if name != "reasons"},
-            cost_usd=run.attempts.cost_usd,
-            created_at=run.clock.time(),
-        )
-        near, now_s, alive_since = self._near(key), run.clock.monotonic(), self._alive_since(run)
-        limit = self.settings.max_entries
+        for piece in pieces(message):
+            yield Say(piece)
+            yield Wait(tokens_of(piece) / pace)
 
-        def keep() -> None:
-            self.replica().keep(entry, found.vector, near=near, now_s=now_s, limit=limit, alive_since=alive_since)
+    def _adopt(self, facts: dict[str, Any], reason: str, served_by: str, run: Run) -> None:
+        """Take over what is said of a stored answer; this request's own reasons stay."""
+        reasons = run.report.reasons
+        run.report.adopt(facts)
+        run.report.reasons = reasons
+        run.report.mark("cached", reason)
+        run.report.served_by = served_by
 
+    def _count(self, kind: Any, run: Run, *, entry: Entry | None = None, usd: float = 0.0) -> None:
+        replica = self.replica()
+        if entry is not None:
+            replica.counts.count_hit(entry.id)
+            replica.counts.count(kind, tenant=run.caller.tenant, usd=entry.cost_usd or 0.0, seconds=entry.duration_s)
+        else:
+            replica.counts.count(kind, tenant=run.caller.tenant, usd=usd)
+
+    # Asking
+
+    def _ask(self, key: Key, found: Found, value: Any, run: Run) -> Plan[Any]:
+        """One call for all who ask the same now, or what would be served from it."""
+        said: list[Any] = []
+        came: Any = None
+        while not isinstance(came, Landed | Cut):
+            seat = self._board(key, found, run, lost=came)
+            run.on_close(seat.leave)
+            if seat.is_leader:
+                try:
+                    return (yield from self._lead(seat, key, found, value, run, said))
+                finally:
+                    seat.leave()
+            came = yield from follow(seat, run, said)
+        if isinstance(came, Landed):
+            reason = "the same was being asked at this moment, and answered once"
+            self._adopt(came.facts, reason, "cache (joined)", run)
+            run.stage.facts["lookup"] = "joined"
+            self._count("joined", run, usd=came.cost_usd or 0.0)
+        return came.answer
+
+    def _board(self, key: Key, found: Found, run: Run, *, lost: Lost | None) -> Seat:
+        told: dict[str, Any] = {"request": run.request.id, "question": key.question, "vector": found.vector}
+        if goes_alone(lost):
+            return self.flights.alone(key.scope, key.exact, **told)
+        near = None
+        if found.vector is not None:
+
+            def near(flights: Sequence[Flight]) -> Flight | None:
+                return self._nearest_flight(key, found, flights)
+
+        return self.flights.join(key.scope, key.exact, **told, near=near, after=None if lost is None else lost.flight)
+
+    def _nearest_flight(self, key: Key, found: Found, flights: Sequence[Flight]) -> Flight | None:
+        """The flight whose answer would be served for this question if it were stored already."""
+        under_way = [each for each in flights if each.vector is not None]
+        if not under_way:
+            return None
+        close = sorted(((float(each.vector @ found.vector), each) for each in under_way), key=lambda pair: -pair[0])
+        nearest, flight = close[0]
+        return flight if self._would_serve(key, found, nearest, flight.question) else None
+
+    def _would_serve(self, key: Key, found: Found, nearness: float, question: str) -> bool:
+        """Whether a question that is being answered now would be served from, as the nearest of all."""
+        if self.settings.mode == "shadow" or (found.neighbours and found.neighbours[0].similarity > nearness):
+            return False
+        # Its answer is not known yet, so it agrees with nobody: the cautious reading.
+        outline = Outline(0, "", question, "under way", None, False, 0.0, None)
+        told = weigh(key.question, [Neighbour(outline, nearness), *found.neighbours[:15]])
+        return Lookup(self.replica(), self.settings, self.sources).decide(told, nearness, draw=1.0).serve
+
+    def _lead(self, seat: Seat, key: Key, found: Found, value: Any, run: Run, said: list[Any]) -> Plan[Any]:
+        """Ask for all who wait in this process, under the lease that keeps other processes waiting."""
+        leases, entry = (None, None) if said else (yield from self._leased(key, found, run))
         try:
-            yield Do(keep)
+            if entry is not None:  # another process has answered it meanwhile
+                seat.land(restored(entry.message), facts=entry.facts, cost_usd=entry.cost_usd)
+                return (yield from self._serve(key, Found("exact", entry, version=found.version), value, run))
+            started = run.clock.monotonic()
+            answer = yield from lead(seat, self.inner, value, run, said, may_share=lambda: _may_share(run))
+            whole = answer if seat.flight.landed is None else seat.flight.landed.answer
+            kept = yield from keep(self, key, whole, found, run, duration_s=run.clock.monotonic() - started)
+            if kept is not None:
+                compare_later(self, kept, found, run)
+            if leases is not None:
+                yield from self._give_back(leases, key, run)
+            return answer
+        finally:
+            if leases is not None:
+                leases.let_go(key.scope, key.exact)
+
+    def _give_back(self, leases: Leases, key: Key, run: Run) -> Plan[None]:
+        try:
+            yield Do(lambda: leases.release(key.scope, key.exact))
+        except ChainopsError as error:  # it ends by itself
+            run.emit(CacheUnavailable(error=str(error)))
+
+    def _leased(self, key: Key, found: Found, run: Run) -> Plan[tuple[Leases | None, Entry | None]]:
+        """Take the lease, or wait while another process answers this: gives the lease, or its answer."""
+        try:
+            if found.is_down:
+                return None, None
+            replica = self.replica()
+            while True:
+                claimed: Lease | Entry | None = yield Do(lambda: self._claim(replica, key, found, run))
+                if claimed is None:
+                    return replica.leases, None
+                if isinstance(claimed, Entry):
+                    return replica.leases, claimed
+                run.stage.facts["waited_for"] = "another process"
+                yield Wait(_LOOK_AGAIN_S)
+        except DeadlineExceeded:
+            raise
         except ChainopsError as error:
             run.emit(CacheUnavailable(error=str(error)))
-        else:
-            run.emit(CacheKept(entry=entry.id, reason=None))
+            found.is_down = True
+            return None, None
+
+    def _claim(self, replica: Replica, key: Key, found: Found, run: Run) -> Lease | Entry | None:
+        """The lease (None), who else has one for this or what would be served from it, or what came of that. Blocks."""
+        now, has_waited = run.clock.time(), "waited_for" in run.stage.facts
+        with replica.guarded():
+            if has_waited or found.vector is None:
+                entry = self._meanwhile(replica, key, found, run, now)
+                if entry is not None:
+                    return entry
+            for other in replica.leases.others(key.scope, now=now) if found.vector is not None else ():
+                near = None if found.vector is None else similarity(other, found.vector)
+                if (
+                    near is not None
+                    and other.exact != key.exact
+                    and self._would_serve(key, found, near, other.question)
+                ):
+                    return other
+            taken_by = replica.leases.take(key.scope, key.exact, question=key.question, vector=found.vector, now=now)
+            if taken_by is not None:
+                return taken_by
+            entry = self._meanwhile(replica, key, found, run, now)  # somebody may have finished before the lease
+            if entry is not None:
+                replica.leases.release(key.scope, key.exact)
+            return entry
+
+    def _meanwhile(self, replica: Replica, key: Key, found: Found, run: Run, now: float) -> Entry | None:
+        """What another process has stored since the lookup, if it may be served."""
+        if self.settings.mode == "shadow":
+            return None
+        if "waited_for" in run.stage.facts and found.vector is not None:
+            again = self._lookup().find(key, tenant=run.caller.tenant, now=now, now_s=run.clock.monotonic(), draw=1.0)
+            return again.entry
+        entry = replica.store.exact(key.scope, key.exact)
+        if entry is None or entry.knowledge != found.version:
+            return None
+        return entry if policy.is_alive(entry.created_at, now=now, ttl_s=self.settings.ttl) else None
 
 
-def _as_json(answer: Any) -> dict[str, Any] | None:
-    """A message as it is stored: what it says, not what it cost or who asked."""
-    if isinstance(answer, str):
-        return {"text": answer}
-    if not isinstance(answer, AIMessage):
-        return None
-    metadata = {name: each for name, each in answer.response_metadata.items() if name != KEY}
-    kept: dict[str, Any] = {"content": answer.content, "response_metadata": metadata}
-    kept["additional_kwargs"] = answer.additional_kwargs
-    if answer.tool_calls:
-        kept["tool_calls"] = answer.tool_calls
-    return AIMessage(**kept).model_dump(mode="json", exclude_defaults=True)
+def _may_share(run: Run) -> bool:
+    """Whether those who asked the same at the same moment may have this answer: not what is the asker's alone."""
+    return run.report.status in ("ok", "degraded") and run.report.may_cache

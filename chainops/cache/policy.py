@@ -1,4 +1,4 @@
-"""What may be served and what may be kept: pure decisions over plain values."""
+"""Where an answer belongs, and what may be kept: pure decisions over plain values."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from typing import Any, Literal
 
 from langchain_core.messages import BaseMessage
 
+from chainops.cache.standalone import Standalone, speaks_back, standalone
 from chainops.core.caller import Caller
-from chainops.core.report import Status
+from chainops.core.report import Report
+from chainops.text.personal import personal
 
 Share = Literal["tenant", "user", "all"]
+MAX_AHEAD_S = 300.0
+"""An entry that claims to be from further in the future than this was stored under a clock that jumped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,46 +30,94 @@ class Key:
     exact: str
     """Digest of the question."""
     question: str
+    """Made standalone by what was said before."""
     may_be_near: bool
-    """Whether a similar question may be served. Not within a conversation: there, what a question
-    means depends on what was said before."""
+    """Whether a similar question may be served."""
+    in_conversation: bool = False
+    """Whether there was a conversation that the key leaves out."""
 
 
-def key_of(value: Any, *, answered_by: str, share: Share, caller: Caller, kwargs: Mapping[str, Any]) -> Key | None:
-    """The key of a request, or None when it cannot be cached.
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request taken apart: its question, what was said before, and everything else."""
 
-    Args:
-        value: A string, a mapping with `question` and perhaps `history` and more, or messages.
-        answered_by: Digest of everything inside the wrapper.
-        share: `user` needs a user: without one nothing is shared.
-        kwargs: What the model is called with besides (tools, stop words).
-    """
-    parts = _parts(value)
-    if parts is None or (share == "user" and caller.user is None):  # nobody in particular shares with nobody
-        return None
-    question, history, rest = parts
-    who = {"all": [], "tenant": [caller.tenant], "user": [caller.tenant, caller.user]}[share]
-    try:
-        scope = digest([share, who, answered_by, history, rest, dict(kwargs)])
-    except TypeError:  # something in the request has no plain form: it cannot be compared, so it is not cached
-        return None
-    return Key(scope, digest(plain(question)), question, may_be_near=not history)
+    question: str
+    history: list[Any]
+    rest: dict[str, Any]
+    fixed: list[Any]
+    """System messages: no conversation, but part of what answers."""
 
 
-def _parts(value: Any) -> tuple[str, list[Any], dict[str, Any]] | None:
-    """Question, history and everything else of a request."""
+def asked(value: Any) -> Asked | None:
+    """The parts of a request: a string, a mapping with `question`, or messages. None for anything else."""
     if isinstance(value, str):
-        return value, [], {}
+        return Asked(value, [], {}, [])
     if isinstance(value, Mapping) and isinstance(value.get("question"), str):
         rest = {name: each for name, each in value.items() if name not in ("question", "history")}
-        history = [_whole(each) if isinstance(each, BaseMessage) else each for each in value.get("history") or ()]
-        return value["question"], history, rest
+        turns = [_turn(each) for each in value.get("history") or ()]
+        return Asked(value["question"], turns, rest, [])
     messages = value.to_messages() if hasattr(value, "to_messages") else value
     if isinstance(messages, list) and messages and all(isinstance(each, BaseMessage) for each in messages):
         last = messages[-1]
         if last.type == "human" and isinstance(last.content, str):
-            return last.content, [_whole(each) for each in messages[:-1]], {}
+            fixed = [_whole(each) for each in messages[:-1] if each.type == "system"]
+            turns = [_turn(each) for each in messages[:-1] if each.type != "system"]
+            return Asked(last.content, turns, {}, fixed)
     return None
+
+
+def key_of(
+    request: Asked,
+    *,
+    answered_by: str,
+    share: Share,
+    caller: Caller,
+    kwargs: Mapping[str, Any],
+    alone: Standalone | None = None,
+) -> Key | None:
+    """The key of a request, or None when it cannot be cached.
+
+    Args:
+        answered_by: Digest of everything inside the wrapper.
+        share: `user` needs a user: without one nothing is shared.
+        kwargs: What the model is called with besides (tools, stop words).
+        alone: The question made standalone; None where its history must be the same, word for word.
+    """
+    if share == "user" and caller.user is None:  # nobody in particular shares with nobody
+        return None
+    who = {"all": [], "tenant": [caller.tenant], "user": [caller.tenant, caller.user]}[share]
+    context: list[Any] = request.history if alone is None else list(alone.context)
+    question = request.question if alone is None else alone.question
+    try:
+        scope = digest([share, who, answered_by, context, request.fixed, request.rest, dict(kwargs)])
+    except TypeError:  # something in the request has no plain form: it cannot be compared, so it is not cached
+        return None
+    return Key(
+        scope,
+        digest(plain(question)),
+        question,
+        may_be_near=alone is not None,
+        in_conversation=bool(request.history) and alone is not None,
+    )
+
+
+def by_rules(request: Asked) -> Standalone | None:
+    """The question made standalone without a model; None when it cannot be."""
+    return standalone(request.question, request.history) if are_turns(request.history) else None
+
+
+def are_turns(history: list[Any]) -> bool:
+    """Whether a conversation is text alone. With tool calls or images only the same one is the same."""
+    return all(isinstance(each, Mapping) and "role" in each and "text" in each for each in history)
+
+
+def _turn(turn: Any) -> Any:
+    """A past turn as role and text; whole, where that would lose something."""
+    if isinstance(turn, BaseMessage):
+        is_plain = isinstance(turn.content, str) and not getattr(turn, "tool_calls", ()) and not turn.additional_kwargs
+        role = {"human": "user", "ai": "assistant"}.get(turn.type)
+        return {"role": role, "text": turn.content} if is_plain and role else _whole(turn)
+    return turn
 
 
 def _whole(message: BaseMessage) -> dict[str, Any]:
@@ -85,26 +137,37 @@ def digest(value: Any) -> str:
     ).hexdigest()
 
 
-def is_near_enough(similarity: float, *, threshold: float) -> bool:
-    """Whether the nearest stored question may answer. Cosine similarity, -1..1."""
-    return similarity >= threshold
-
-
-def is_alive(created_at: float, *, alive_since: float | None) -> bool:
+def is_alive(created_at: float, *, now: float, ttl_s: float | None) -> bool:
     """Whether an entry may still be served. Age counts from when it was stored, however often it is asked for.
 
     Args:
-        alive_since: What was stored then or before is too old; None: nothing is. Seconds since 1970, both.
+        now: Seconds since 1970, as `created_at`.
+        ttl_s: The oldest an answer may be; None: any age.
     """
-    return alive_since is None or created_at > alive_since
+    age_s = now - created_at
+    return age_s > -MAX_AHEAD_S and (ttl_s is None or age_s < ttl_s)
 
 
-def why_not_kept(*, status: Status, may_cache: bool, text: str, has_tool_calls: bool) -> str | None:
+def why_not_kept(
+    report: Report,
+    key: Key,
+    *,
+    text: str,
+    has_tool_calls: bool,
+    keep_unknown: bool,
+    keep_personal: bool,
+) -> str | None:
     """Why an answer is not stored; None when it is."""
-    if status != "ok":
-        return f"status {status}"
-    if not may_cache:
+    if report.status != "ok":
+        return f"status {report.status}"
+    if not report.may_cache:
         return "the chain inside asked not to"
+    if report.is_unknown and not keep_unknown:
+        return "it does not know: declare `keep_unknown: true` to keep such answers"
     if not text.strip() and not has_tool_calls:
         return "empty answer"
+    if not keep_personal and (found := personal(key.question) or personal(text)):
+        return f"personal data: {found[0].kind}"
+    if key.in_conversation and speaks_back(text):
+        return "it refers to the conversation"
     return None

@@ -1,18 +1,17 @@
-"""Cache entries in the SQL store, and what the cache tells."""
+"""What the cache keeps, what it tells, and what a store must do for it."""
 
 from __future__ import annotations
 
-import functools
-import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from chainops.core.events import Event
-from chainops.stores.sql import Schema, SqlStore
 
 if TYPE_CHECKING:
     import numpy as np
-    from sqlalchemy import Row, Table
+
+    from chainops.cache.judge import Label
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,18 +20,23 @@ class CacheServed(Event):
 
     entry: str
     match: str
-    """exact or semantic."""
+    """exact, semantic, or joined: another request was being answered, and this one shared its answer."""
     similarity: float
     saved_usd: float | None
     age_s: float
+    risk: float | None = None
+    """Predicted probability that the chain would have said something else; None for exact repeats and thresholds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheMissed(Event):
-    """Nothing stored was close enough; the chain inside answers."""
+    """Nothing stored could be trusted; the chain inside answers."""
 
     nearest: float | None
     """Cosine similarity of the nearest stored question; None when there was none."""
+    reason: str | None = None
+    would_serve: str | None = None
+    """In shadow mode: the entry that would have been served."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +48,48 @@ class CacheKept(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CacheDropped(Event):
+    """Entries were taken out."""
+
+    reason: str
+    """evicted, expired, changed documents, wrong, damaged, ... in words."""
+    count: int
+    entries: tuple[str, ...] = ()
+    """Their ids, at most the first 100."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheReported(Event):
+    """Somebody said that a served answer was wrong. A review queue listens for this."""
+
+    entry: str
+    question: str
+    reason: str
+    by: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheAudited(Event):
+    """A served answer was asked for again in the background, and compared."""
+
+    entry: str
+    same: bool | None
+    """None: the second answer failed, or could not be compared."""
+    why: str
+    cost_usd: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheCompared(Event):
+    """A fresh answer was compared with the nearest stored one, after its asker had it."""
+
+    entry: str
+    same: bool | None
+    """None: it could not be compared."""
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CacheUnavailable(Event):
     """The store failed; the request went on without it."""
 
@@ -51,157 +97,277 @@ class CacheUnavailable(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CacheNotice(Event):
+    """Something was repaired on the way, or could not be done on the side; no answer depends on it."""
+
+    notice: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheRecovered(Event):
+    """The store answers again."""
+
+    place: str
+    after_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A stored answer."""
+    """A stored answer, and what it came from."""
 
     id: str
+    owner: str
+    """The cache (chain) it belongs to."""
     scope: str
     exact: str
     question: str
+    """Made standalone: what the vector is of."""
     message: dict[str, Any]
-    """An AIMessage as JSON, or `{"text": …}` for a plain string."""
+    """An AIMessage as JSON, or `{"text": ...}` for a plain string."""
     facts: dict[str, Any]
     """Status, sources and data, as the report had them."""
+    group: str
+    """Entries whose answers were found to be the same share it. An id, usually of the first of them."""
+    uses: dict[str, dict[str, str]] = field(default_factory=dict)
+    """What it came from, by kind (`document`, `prompt`, `model`): name to digest."""
+    knowledge: str | None = None
+    """The knowledge's version by which it was last known to be right; None: it used none."""
+    tenant: str | None = None
+    user: str | None = None
+    tags: tuple[str, ...] = ()
+    is_unknown: bool = False
+    """A don't-know answer: a new document may change it."""
+    is_verified: bool = False
+    """A person has approved it: only then may it cross tenants under `share: all`."""
+    embedder: str | None = None
+    """Digest of the model its vector was made with; None: it has no vector."""
     cost_usd: float | None
+    duration_s: float = 0.0
+    """How long the chain took to answer: what a hit saves."""
     created_at: float
+    """Seconds since 1970."""
+    seq: int = 0
+    """Its number in its scope's change log; given by the store."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What deciding needs to know of an entry, without its answer."""
+
+    seq: int
+    id: str
+    question: str
+    group: str
+    tenant: str | None
+    is_verified: bool
+    created_at: float
+    knowledge: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One line of a scope's change log."""
+
+    seq: int
+    """Increases by commit order: what is seen later never has a lower number."""
+    dropped: int | None
+    """The entry this line takes out, if it is known at all (0 is none); None: the line puts the entry `seq` in."""
+    vector: bytes | None = None
+    """Shape (d,), little-endian float32."""
+    embedder: str | None = None
+    created_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Which entries to drop: those that fit all that is said. Empty fits none: say `everything`."""
+
+    ids: tuple[str, ...] = ()
+    scope: str | None = None
+    documents: Mapping[str, str | None] = field(default_factory=dict)
+    """Document id to its digest now; None: it is gone. Fits entries that used another digest of one of them."""
+    uses: tuple[tuple[str, str, str | None], ...] = ()
+    """(kind, name, digest): fits entries that used one of them (with that digest, unless None)."""
+    tag: str | None = None
+    tenant: str | None = None
+    user: str | None = None
+    is_unknown: bool | None = None
+    before: float | None = None
+    """Stored then or earlier, seconds since 1970."""
+    everything: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a cache may keep. The least valuable go first: saved cost x recency."""
+
+    entries: int
+    bytes: int
+    entries_per_tenant: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A question that some process is answering now."""
+
+    scope: str
+    exact: str
+    holder: str
+    question: str
+    vector: bytes | None
+    expires_at: float
+    """At most `LONGEST_LEASE_S` from now."""
+    tenant: str | None = None
+    user: str | None = None
+    """Who asks, so that `forget` finds it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """What is remembered of an entry that was taken out."""
+
+    id: str
+    question: str
+    group: str
+    reason: str
+    dropped_at: float
     """Seconds since 1970."""
 
 
-@functools.cache
-def _entries() -> Table:
-    import sqlalchemy as sa
+LONGEST_LEASE_S = 600.0
+"""What says that it is valid for longer was written by a clock that jumped: it counts as expired."""
 
-    return sa.Table(
-        "cache_entries",
-        sa.MetaData(),
-        sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
-        sa.Column("id", sa.String(32), nullable=False, unique=True),
-        sa.Column("owner", sa.String(200), nullable=False),
-        sa.Column("scope", sa.String(64), nullable=False),
-        sa.Column("exact", sa.String(64), nullable=False),
-        sa.Column("question", sa.Text, nullable=False),
-        sa.Column("vector", sa.LargeBinary),
-        sa.Column("message", sa.Text, nullable=False),
-        sa.Column("facts", sa.Text, nullable=False),
-        sa.Column("cost_usd", sa.Float),
-        sa.Column("created_at", sa.Float, nullable=False),
-        sa.UniqueConstraint("scope", "exact"),
-        sa.Index("cache_entries_by_scope", "scope", "seq"),
-        sa.Index("cache_entries_by_owner", "owner", "seq"),
-        sqlite_autoincrement=True,
-    )
+LARGEST_ENTRY_BYTES = 16 * 1024 * 1024
+"""Of an entry's text and JSON together, without its vector."""
+
+Kind = Literal["exact", "semantic", "joined", "stale", "missed", "bypassed", "shadow", "audited", "audited_wrong"]
 
 
-class CacheRecords:
-    """Entries of all scopes. Nothing here decides; see `policy.py`."""
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What happened so often, and what it saved (or, for audits, cost)."""
 
-    def __init__(self, store: SqlStore) -> None:
-        self._store = store
-        self._is_ready = False
+    count: int = 0
+    usd: float = 0.0
+    seconds: float = 0.0
 
-    def _ready(self) -> SqlStore:
-        if not self._is_ready:
-            self._store.migrate(Schema("cache", _entries().metadata))
-            self._is_ready = True
-        return self._store
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(self.count + other.count, self.usd + other.usd, self.seconds + other.seconds)
 
-    def exact(self, scope: str, exact: str) -> Entry | None:
-        table = _entries()
-        return self._one((table.c.scope == scope) & (table.c.exact == exact))
 
-    def get(self, entry: str) -> Entry | None:
-        return self._one(_entries().c.id == entry)
+class CacheStore(Protocol):
+    """Where entries are kept: the truth. Every process's replica is made from it.
 
-    def _one(self, condition: Any) -> Entry | None:
-        import sqlalchemy as sa
+    All methods block and raise `StoreUnavailable` when the place cannot be reached, within a fraction of a second.
+    Times are the caller's, in seconds since 1970. What `put` has returned from survives `kill -9`.
+    An entry whose checksum does not fit its content is never given out: it is dropped, and `damaged` tells.
+    """
 
-        with self._ready().read() as connection:
-            row = connection.execute(sa.select(_entries()).where(condition)).first()
-        return None if row is None else _entry(row)
+    place: str
+    """For messages: no password."""
 
-    def put(
-        self, entry: Entry, vector: np.ndarray | None, *, owner: str, keep: int | None, alive_since: float | None
-    ) -> None:
-        """Store an entry in place of the one with the same scope and question.
+    def exact(self, scope: str, exact: str) -> Entry | None: ...
 
-        When two processes answer the same question at the same moment, the first to store it wins.
+    def get(self, entry: str) -> Entry | None: ...
+
+    def at(self, scope: str, seqs: Sequence[int]) -> dict[int, Outline]:
+        """Those that are still there. One round trip."""
+
+    def entry_at(self, scope: str, seq: int) -> Entry | None: ...
+
+    def put(self, entry: Entry, vector: np.ndarray | None, *, label: Label | None = None) -> int:
+        """Store an entry in place of the one with the same scope and question, which is logged as dropped.
+
+        One transaction, with the label if there is one. Returns its number in the scope's change log.
+
+        Raises:
+            InvalidInput: It is larger than `LARGEST_ENTRY_BYTES`, or cannot be written as JSON.
+        """
+
+    def update(
+        self,
+        entry: str,
+        *,
+        knowledge: str | None = None,
+        is_verified: bool | None = None,
+        group: str | None = None,
+    ) -> bool:
+        """Change what may change of an entry; False: it is not there."""
+
+    def position(self, scope: str) -> int:
+        """Number of the last line of a scope's change log; 0: there is no log.
+
+        Numbers begin anew, and higher than ever before, when a store was emptied by force.
+        """
+
+    def changes(self, scope: str, after: int, *, limit: int = 10_000, began: int = 0) -> list[Change] | None:
+        """Lines after `after`, in order; empty: there are none; None: they are lost, begin again from 0.
+
+        From 0, entries that are gone are left out. Drops are kept for a while only, so reading from 0 in several
+        pages needs to say which of them it cannot have missed.
 
         Args:
-            vector: Shape (d,), float32, unit length; None: found by exact repeats only.
-            owner: The cache it belongs to: limits count per owner.
-            keep: How many entries the owner may have, the oldest go first; None: not looked at this time.
-            alive_since: Entries of the scope stored then or before, in seconds since 1970, go; None: none do.
+            began: While reading from 0: the log's `position` just before the first page.
         """
-        import sqlalchemy as sa
 
-        table = _entries()
-        row = {
-            "id": entry.id,
-            "owner": owner,
-            "scope": entry.scope,
-            "exact": entry.exact,
-            "question": _storable(entry.question),
-            "vector": None if vector is None else vector.astype("<f4").tobytes(),
-            "message": json.dumps(entry.message),
-            "facts": json.dumps(entry.facts),
-            "cost_usd": entry.cost_usd,
-            "created_at": entry.created_at,
-        }
-        old = (table.c.scope == entry.scope) & (table.c.exact == entry.exact)
-        if alive_since is not None:
-            old |= (table.c.scope == entry.scope) & (table.c.created_at <= alive_since)
-        store = self._ready()
-        with store.write() as connection:
-            connection.execute(table.delete().where(old))
-            connection.execute(store.insert(table).values(**row).on_conflict_do_nothing())
-            if keep is not None:
-                mine = table.c.owner == owner
-                count = connection.execute(sa.select(sa.func.count()).where(mine)).scalar_one()
-                if count > keep:
-                    oldest = sa.select(table.c.seq).where(mine).order_by(table.c.seq).limit(count - keep)
-                    connection.execute(table.delete().where(table.c.seq.in_(oldest)))
+    def drop(self, owner: str, where: Where, *, reason: str, now: float) -> list[str]:
+        """Take entries out; their ids. `reason` is kept with a `Tombstone` for a while.
 
-    def vectors_after(self, scope: str, seq: int) -> list[tuple[int, str, bytes, float]]:
-        """Sequence number, id, vector and time of a scope's entries stored after `seq`, in order."""
-        import sqlalchemy as sa
+        Many go in several transactions, so that nobody else waits long.
+        """
 
-        table = _entries()
-        wanted = sa.select(table.c.seq, table.c.id, table.c.vector, table.c.created_at).where(
-            (table.c.scope == scope) & (table.c.seq > seq) & table.c.vector.is_not(None)
-        )
-        with self._ready().read() as connection:
-            return [tuple(row) for row in connection.execute(wanted.order_by(table.c.seq))]
+    def tombstones(self, owner: str, *, limit: int = 50) -> list[Tombstone]:
+        """What was dropped, newest first. Evictions leave none."""
 
-    def delete(self, entry: str) -> bool:
-        table = _entries()
-        with self._ready().write() as connection:
-            return connection.execute(table.delete().where(table.c.id == entry)).rowcount > 0
+    def enforce(self, owner: str, limits: Limits, *, now: float) -> list[str]:
+        """Evict what is over the limits, least valuable first; the ids that went.
 
-    def clear(self) -> int:
-        """Delete all entries of all scopes; how many there were."""
-        with self._ready().write() as connection:
-            return int(connection.execute(_entries().delete()).rowcount)
+        A bounded number per call, so that nobody else waits long: call again until it gives none.
+        """
 
-    def count(self) -> int:
-        import sqlalchemy as sa
+    def served(self, owner: str, hits: Mapping[str, int], *, now: float) -> None:
+        """Note how often entries were served since last time, for eviction and for `entries`."""
 
-        with self._ready().read() as connection:
-            return int(connection.execute(sa.select(sa.func.count()).select_from(_entries())).scalar_one())
+    def tally(self, owner: str, tenant: str | None, counts: Mapping[Kind, Tally]) -> None:
+        """Add to the totals."""
 
+    def totals(self, owner: str, tenant: str | None = None) -> dict[Kind, Tally]:
+        """All tenants', unless one is named."""
 
-def _entry(row: Row[Any]) -> Entry:
-    return Entry(
-        id=row.id,
-        scope=row.scope,
-        exact=row.exact,
-        question=row.question,
-        message=json.loads(row.message),
-        facts=json.loads(row.facts),
-        cost_usd=row.cost_usd,
-        created_at=row.created_at,
-    )
+    def labels(self, owner: str, after: int, *, limit: int = 5_000) -> list[tuple[int, Label]]:
+        """What the policy has learned from, numbered, in order; the latest `limit` of those after `after`."""
 
+    def add_label(self, owner: str, label: Label, *, tenant: str | None = None, user: str | None = None) -> int:
+        """Its number. Tenant and user are those whose request it was, so that `forget` finds it."""
 
-def _storable(text: str) -> str:
-    """Text that every database takes: no NUL, no half of a surrogate pair."""
-    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+    def lease(self, owner: str, lease: Lease, *, now: float) -> Lease | None:
+        """Take the lease (None), or give the one that somebody else holds.
+
+        Raises:
+            InvalidInput: It would be valid for longer than `LONGEST_LEASE_S`.
+        """
+
+    def renew(self, holder: str, leases: Sequence[tuple[str, str]], *, until: float) -> set[tuple[str, str]]:
+        """Prolong (scope, exact) pairs; those that were lost meanwhile."""
+
+    def release(self, holder: str, scope: str, exact: str) -> None: ...
+
+    def leases(self, scope: str, *, now: float) -> list[Lease]:
+        """Those valid now."""
+
+    def size(self, owner: str, tenant: str | None = None) -> tuple[int, int]:
+        """Entries and bytes."""
+
+    def entries(
+        self, owner: str, *, containing: str = "", offset: int = 0, limit: int = 50
+    ) -> list[tuple[Entry, int, float]]:
+        """For people: newest first, with how often and when last served. `containing` is looked for in questions."""
+
+    def damaged(self) -> list[str]:
+        """Ids of entries dropped because they did not fit their checksum, since last asked."""
+
+    def forget(self, *, user: str, tenant: str | None, now: float) -> int:
+        """Delete what one user's requests left: entries of all caches, labels, tombstones, leases. How many."""
+
+    def clear(self, owner: str) -> int:
+        """Delete a cache's entries and tombstones, and keep what it has learned and counted; how many entries."""

@@ -1,19 +1,26 @@
-"""What this process holds of the cache: recent exact entries and one vector index per scope.
+"""What this process holds of the cache: recent exact entries, one vector index per scope, and what was learned.
 
 All of it is derived from the store and may be dropped at any time.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chainops.cache.policy import Key, is_alive
-from chainops.cache.records import CacheRecords, Entry
-from chainops.stores.faiss_index import FaissIndex
+from chainops.cache.counts import Counts
+from chainops.cache.judge import Judge, Label
+from chainops.cache.leases import Leases
+from chainops.cache.partitions import Neighbour, Partitions
+from chainops.cache.policy import Key
+from chainops.cache.records import CacheStore, Entry, Limits, Outline, Where
+from chainops.core.errors import StoreError, StoreUnavailable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,55 +29,95 @@ if TYPE_CHECKING:
 
 FRESH_S = 1.0
 """How long an entry held in process is trusted before the store is asked again whether it still exists."""
+HELD_WHILE_DOWN_S = 300.0
+"""The same while the store cannot be reached: a deletion elsewhere cannot be heard of then."""
+_RETRY_S = (0.25, 5.0)
+"""After a failure the store is left alone this long: first, and at most."""
 _EXACT_HELD = 4096
-_SCOPES_HELD = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """The best that a lookup found."""
-
-    entry: Entry | None = None
-    similarity: float | None = None
-    """Cosine to the nearest stored question; 1.0 for an exact repeat; None when nothing is stored."""
-    vector: np.ndarray | None = None
-    """The question's own vector, if it was computed: kept for storing the answer."""
-    is_exact: bool = False
-
-
-class _Partition:
-    """One scope's index, and how far in the store's log it has read."""
-
-    def __init__(self, dimensions: int) -> None:
-        self.index = FaissIndex(dimensions)
-        self.seq = 0
-        self.ages: deque[tuple[float, str]] = deque()
-        """When entries were stored, and their ids; about oldest first."""
-        self.lock = threading.Lock()
-
-    def forget_before(self, alive_since: float) -> None:
-        """Drop what is too old to be served; the store does the same when it next keeps an answer."""
-        dead = []
-        while self.ages and self.ages[0][0] <= alive_since:
-            dead.append(self.ages.popleft()[1])
-        if dead:
-            self.index.remove(dead)
+_EXACT_HELD_CHARS = 64_000_000
+"""Of answers held in process, together: long ones are read from the store each time."""
 
 
 class Replica:
-    """Lookups for one cache. Thread-safe; other processes' entries are seen at the next lookup.
+    """One cache as this process sees it. Thread-safe; what other processes store is seen within a tenth of a second.
 
     Args:
-        owner: Names the cache in its store: how many entries it may have is counted by this.
+        owner: Names the cache in its store.
         embedder: Gives the embedding model; opened when a similar question is first looked for.
+        judge: Decides what may be served; fed here with what every process learned.
+        folder: Where snapshots of large indexes lie; None: they are read from the store each time.
     """
 
-    def __init__(self, records: CacheRecords, embedder: Callable[[], Embedder], *, owner: str = "cache") -> None:
-        self.records, self._embedder, self.owner = records, embedder, owner
+    def __init__(
+        self,
+        store: CacheStore,
+        embedder: Callable[[], Embedder],
+        *,
+        owner: str,
+        judge: Judge,
+        folder: Path | None = None,
+    ) -> None:
+        self.store, self._embedder, self.owner, self.judge = store, embedder, owner, judge
+        self.notices: deque[str] = deque(maxlen=100)
+        """What was repaired or could not be done on the side, such as a snapshot that was not written."""
+        self.partitions = Partitions(store, embedder, owner=owner, folder=folder, notices=self.notices)
+        self.counts = Counts(store, owner)
+        self.leases = Leases(store, owner)
         self._lock = threading.Lock()
+        self._learning = threading.Lock()
         self._exact: OrderedDict[tuple[str, str], tuple[Entry, float]] = OrderedDict()
-        self._partitions: OrderedDict[str, _Partition] = OrderedDict()
+        self._held_chars = 0
+        self._learned, self._learned_at = 0, float("-inf")
         self._kept = 0
+        self._down: tuple[float, float, float] | None = None
+        """Since when the store is down, when to try again, and how long to leave it alone after that."""
+
+    # The store's health
+
+    @property
+    def is_down(self) -> bool:
+        """Whether the store failed lately and is left alone for now."""
+        down = self._down
+        return down is not None and time.monotonic() < down[1]
+
+    @contextlib.contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Around calls to the store: fails at once while it is known to be down.
+
+        Raises:
+            StoreUnavailable: It cannot be reached, or could not be a moment ago.
+        """
+        if self.is_down:
+            raise StoreUnavailable(self.store.place, "it could not be reached a moment ago", "it is tried again soon")
+        try:
+            yield
+        except StoreError:
+            now = time.monotonic()
+            with self._lock:
+                since, _, pause = self._down or (now, now, _RETRY_S[0] / 2)
+                pause = min(pause * 2, _RETRY_S[1])
+                self._down = (since, now + pause, pause)
+            raise
+
+    def recovered(self) -> float | None:
+        """After a call that went well: how long the store was down, told once; None if it was not."""
+        if self._down is None:
+            return None
+        with self._lock:
+            down, self._down = self._down, None
+            self._forget_all()  # what was deleted elsewhere meanwhile is not known
+        self.partitions.look_again()
+        return None if down is None else time.monotonic() - down[0]
+
+    def take_notices(self) -> list[str]:
+        """What there is to tell, once."""
+        taken = []
+        with contextlib.suppress(IndexError):  # another thread may take the last one
+            while self.notices:
+                taken.append(self.notices.popleft())
+        return taken
+
+    # Exact repeats
 
     def held(self, key: Key, *, now_s: float) -> Entry | None:
         """An exact entry this process verified within the last second. Never blocks.
@@ -80,95 +127,141 @@ class Replica:
         """
         with self._lock:
             found = self._exact.get((key.scope, key.exact))
-        return found[0] if found is not None and now_s - found[1] < FRESH_S else None
+        if found is None or now_s - found[1] >= (FRESH_S if self._down is None else HELD_WHILE_DOWN_S):
+            return None
+        return found[0]
 
-    def look_up(self, key: Key, *, now_s: float, near: bool, alive_since: float | None) -> Found:
-        """Exact in the store, then the nearest question of the same scope. Blocks: store and embedding.
+    def exact(self, key: Key, *, now_s: float) -> Entry | None:
+        """The entry of the same question, from the store."""
+        entry = self.store.exact(key.scope, key.exact)
+        if entry is not None:
+            self.hold(entry, now_s)
+        return entry
 
-        Args:
-            near: Whether a similar question will do.
-            alive_since: Entries stored then or before, in seconds since 1970, are not served.
-        """
-        entry = self.records.exact(key.scope, key.exact)
-        if entry is not None and is_alive(entry.created_at, alive_since=alive_since):
-            self._hold(entry, now_s)
-            return Found(entry, 1.0, is_exact=True)
-        if not near:
-            return Found()
-        vector = self._embedder().embed([key.question])[0]
-        partition = self._partition(key.scope)
-        with partition.lock:
-            self._catch_up(partition, key.scope)
-            if alive_since is not None:
-                partition.forget_before(alive_since)
-        # An entry deleted elsewhere is still in the index: the store, asked for it, has the last word.
-        while nearest := partition.index.search(vector, 1):
-            entry = self.records.get(nearest[0].key)
-            if entry is not None and is_alive(entry.created_at, alive_since=alive_since):
-                return Found(entry, nearest[0].similarity, vector)
-            partition.index.remove([nearest[0].key])
-        return Found(vector=vector)
+    def hold(self, entry: Entry, now_s: float) -> None:
+        size = _size(entry)
+        if size > _EXACT_HELD_CHARS // 16:
+            return
+        with self._lock:
+            self._let_go(entry.scope, entry.exact)
+            self._exact[entry.scope, entry.exact] = (entry, now_s)
+            self._held_chars += size
+            while len(self._exact) > _EXACT_HELD or self._held_chars > _EXACT_HELD_CHARS:
+                self._let_go(*next(iter(self._exact)))
+
+    def _let_go(self, scope: str, exact: str) -> None:
+        held = self._exact.pop((scope, exact), None)
+        if held is not None:
+            self._held_chars -= _size(held[0])
+
+    def _forget_all(self) -> None:
+        self._exact.clear()
+        self._held_chars = 0
+
+    # Similar questions
+
+    def embed(self, question: str) -> np.ndarray | None:
+        """The question's unit vector, shape (d,); None when the model gave numbers that are none."""
+        import numpy as np
+
+        vector = self._embedder().embed([question])[0]
+        return vector if bool(np.isfinite(vector).all()) and bool(np.any(vector)) else None
+
+    def embed_all(self, texts: list[str]) -> np.ndarray:
+        """Shape (n, d), unit rows."""
+        return self._embedder().embed(texts)
+
+    @property
+    def embedder_digest(self) -> str:
+        return self._embedder().digest
+
+    def neighbours(self, scope: str, vector: np.ndarray) -> list[Neighbour]:
+        """The nearest stored questions of a scope, best first."""
+        return self.partitions.nearest(scope, vector)
+
+    def entry(self, outline: Outline, scope: str) -> Entry | None:
+        """The whole entry, as the store has it now."""
+        return self.store.entry_at(scope, outline.seq)
+
+    # Keeping and dropping
 
     def keep(
         self,
         entry: Entry,
         vector: np.ndarray | None,
         *,
-        near: bool,
         now_s: float,
-        limit: int,
-        alive_since: float | None,
-    ) -> None:
-        """Store an answer. Blocks.
-
-        Args:
-            vector: The question's, where the lookup has computed it.
-            limit: How many entries this cache may have; counted now and then, so it may be passed by 1%.
-        """
-        if vector is None and near:
-            vector = self._embedder().embed([entry.question])[0]
+        limits: Limits,
+        label: Label | None = None,
+    ) -> tuple[Entry, list[str]]:
+        """Store an answer. Blocks. Gives what was stored, and the ids of entries that had to make room."""
+        seq = self.store.put(entry, vector, label=label)
+        entry = replace(entry, seq=seq)
+        self.hold(entry, now_s)
+        told = (entry.question, entry.group, entry.tenant, entry.is_verified, entry.created_at, entry.knowledge)
+        self.partitions.hold(entry.scope, [Outline(seq, entry.id, *told)])
+        self.partitions.look_again(entry.scope)
+        if label is not None:
+            self.learn()
         with self._lock:
-            counts = self._kept % max(1, min(64, limit // 100)) == 0
+            counts = self._kept % max(1, min(64, limits.entries // 100)) == 0
             self._kept += 1
-        keep = limit if counts else None
-        self.records.put(entry, vector, owner=self.owner, keep=keep, alive_since=alive_since)
-        self._hold(entry, now_s)
+        return entry, self.store.enforce(self.owner, limits, now=entry.created_at) if counts else []
 
-    def drop(self, entry: Entry) -> None:
-        """Forget an entry here and in the store."""
+    def learn_of(self, entry: Entry, *, group: str | None, label: Label | None) -> None:
+        """Note what comparing a stored entry came to: whose answer it has, and what that teaches."""
+        with self.guarded():
+            if group is not None and self.store.update(entry.id, group=group):
+                self.partitions.regroup(entry.scope, entry.seq, group)
+            if label is not None:
+                self.store.add_label(self.owner, label, tenant=entry.tenant, user=entry.user)
+                self.learn()
+
+    def drop(self, where: Where, *, reason: str, now: float) -> list[str]:
+        """Take entries out, here and in the store; their ids."""
+        gone = self.store.drop(self.owner, where, reason=reason, now=now)
+        self.forget_held(set(gone))
+        return gone
+
+    def forget_held(self, ids: set[str]) -> None:
+        """Drop what is held in process of these entries."""
         with self._lock:
-            self._exact.pop((entry.scope, entry.exact), None)
-        self.records.delete(entry.id)
+            for key in [key for key, (entry, _) in self._exact.items() if entry.id in ids]:
+                self._let_go(*key)
+        self.partitions.look_again()
 
     def clear(self) -> int:
+        gone = self.store.clear(self.owner)
         with self._lock:
-            self._exact.clear()
-            self._partitions.clear()
-        return self.records.clear()
+            self._forget_all()
+        self.partitions.let_go()
+        return gone
 
-    def _hold(self, entry: Entry, now_s: float) -> None:
+    def forget(self, *, user: str, tenant: str | None, now: float) -> int:
+        """Delete what one user's requests left, here, in the store, and in snapshots. How many things that were."""
+        gone = self.store.forget(user=user, tenant=tenant, now=now)
         with self._lock:
-            self._exact[entry.scope, entry.exact] = (entry, now_s)
-            self._exact.move_to_end((entry.scope, entry.exact))
-            while len(self._exact) > _EXACT_HELD:
-                self._exact.popitem(last=False)
+            self._forget_all()
+        self.partitions.let_go(snapshots=gone > 0)  # files may hold vectors of what is gone: they are made again
+        return gone
 
-    def _partition(self, scope: str) -> _Partition:
-        with self._lock:
-            partition = self._partitions.get(scope)
-            if partition is None:
-                partition = self._partitions[scope] = _Partition(self._embedder().dimensions)
-            self._partitions.move_to_end(scope)
-            while len(self._partitions) > _SCOPES_HELD:
-                self._partitions.popitem(last=False)
-        return partition
+    # What was learned
 
-    def _catch_up(self, partition: _Partition, scope: str) -> None:
-        import numpy as np
+    def learn(self) -> None:
+        """Feed the judge what all processes learned since last time."""
+        with self._learning:
+            for number, label in self.store.labels(self.owner, self._learned):
+                self.judge.learn(label)
+                self._learned = number
+            self._learned_at = time.monotonic()
 
-        new = self.records.vectors_after(scope, partition.seq)
-        if new:
-            vectors = np.stack([np.frombuffer(vector, dtype="<f4") for _, _, vector, _ in new])
-            partition.index.add([entry for _, entry, _, _ in new], vectors)
-            partition.ages.extend((created_at, entry) for _, entry, _, created_at in new)
-            partition.seq = new[-1][0]
+    def catch_up_learning(self) -> None:
+        """Learn what other processes learned, if that was not done within the last second."""
+        if time.monotonic() - self._learned_at >= FRESH_S:
+            self.learn()
+
+
+def _size(entry: Entry) -> int:
+    """About how many characters an entry's answer has."""
+    said = entry.message.get("content", entry.message.get("text", ""))
+    return len(entry.question) + (len(said) if isinstance(said, str) else len(str(said)))

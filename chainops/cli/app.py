@@ -24,6 +24,8 @@ app = typer.Typer(
 )
 prompts = typer.Typer(help="Prompts: files to MLflow's registry and back.", no_args_is_help=True)
 app.add_typer(prompts, name="prompts")
+cache = typer.Typer(help="A chain's cache: what it did, why, and how to correct it.", no_args_is_help=True)
+app.add_typer(cache, name="cache")
 
 ChainPath = Annotated[Path, typer.Argument(help="The chain file.", exists=True, dir_okay=False, show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
@@ -201,6 +203,76 @@ def prompts_list(
     from chainops.cli import prompting
 
     prompting.versions(name, tracking_uri=mlflow)
+
+
+@cache.command("stats")
+def cache_stats(
+    chain: ChainPath,
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hits, savings, and the measured error against the bound."""
+    from chainops.cli import caching
+
+    caching.stats(chain, tenant=tenant, as_json=as_json)
+
+
+@cache.command("explain")
+def cache_explain(
+    chain: ChainPath,
+    question: Annotated[str, typer.Argument(help="The question.")],
+    tenant: Annotated[str | None, typer.Option(help="As asked by this tenant.")] = None,
+    user: Annotated[str | None, typer.Option(help="As asked by this user.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Why a question would be served from the cache, or not."""
+    from chainops.cli import caching
+
+    caching.explain(chain, question, tenant=tenant, user=user, as_json=as_json)
+
+
+@cache.command("wrong")
+def cache_wrong(
+    chain: ChainPath,
+    entry: Annotated[str, typer.Argument(help="Id of the entry, as the answer's report says it.")],
+    reason: Annotated[str, typer.Argument(help="What is wrong with it.")],
+) -> None:
+    """Take out an entry whose answer is wrong."""
+    from chainops.cli import caching
+
+    caching.wrong(chain, entry, reason)
+
+
+@cache.command("drop")
+def cache_drop(
+    chain: ChainPath,
+    id: Annotated[str | None, typer.Option(help="One entry.")] = None,  # noqa: A002
+    document: Annotated[str | None, typer.Option(help="Answers that came from this document.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Answers given with this prompt.")] = None,
+    model: Annotated[str | None, typer.Option(help="Answers of this model, as provider:name.")] = None,
+    tag: Annotated[str | None, typer.Option(help="What was asked under this tag.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="What this tenant asked.")] = None,
+    user: Annotated[str | None, typer.Option(help="What this user asked.")] = None,
+    older_than: Annotated[str | None, typer.Option(help="What was stored longer ago: 30m, 24h, 7d.")] = None,
+    everything: Annotated[bool, typer.Option("--everything", help="All of it.")] = False,
+) -> None:
+    """Take out the entries that fit all conditions given."""
+    from chainops.cli import caching
+
+    said = {"id": id, "document": document, "prompt": prompt, "model": model, "tag": tag, "tenant": tenant}
+    caching.drop(chain, older_than=older_than, everything=everything, user=user, **said)
+
+
+@cache.command("replay")
+def cache_replay(
+    chain: ChainPath,
+    rows: Annotated[Path, typer.Argument(help='JSON lines with "question" and "answer"; - reads standard input.')],
+    as_json: AsJson = False,
+) -> None:
+    """Score thresholds and bounds on logged traffic before enabling one."""
+    from chainops.cli import caching
+
+    caching.replay(chain, rows, as_json=as_json)
 
 
 def _version(wanted: Any) -> None:

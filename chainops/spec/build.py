@@ -19,6 +19,7 @@ from chainops.spec.chainfile import ChainFile
 from chainops.spec.registry import wrapper
 
 if TYPE_CHECKING:
+    from chainops.cache.component import SemanticCache
     from chainops.cache.replica import Replica
     from chainops.core.events import Event
     from chainops.knowledge.base import KnowledgeBase
@@ -51,7 +52,10 @@ class Site:
         self.embedder: Lazy[Embedder] = Lazy(self._open_embedder)
         self.knowledge: Lazy[KnowledgeBase] = Lazy(self._open_knowledge)
         self.sessions: Lazy[Sessions] = Lazy(self._open_sessions)
-        self.replica: Lazy[Replica] = Lazy(self._open_replica)
+        self.replicas: dict[int, Lazy[Replica]] = {}
+        """By the place of a cache in the pipeline."""
+        self.caches: dict[int, SemanticCache] = {}
+        """The same."""
 
     @property
     def is_ready(self) -> bool:
@@ -121,15 +125,6 @@ class Site:
         from chainops.stores.sql import SqlStore
 
         return Sessions(SqlStore(self.store().url, wait_s=2.0))
-
-    def _open_replica(self) -> Replica:
-        from chainops.cache.records import CacheRecords
-        from chainops.cache.replica import Replica
-        from chainops.stores.sql import SqlStore
-
-        # A store of its own, with little patience: a cache that has to wait is no help.
-        store = SqlStore(self.store().url, wait_s=0.25)
-        return Replica(CacheRecords(store), self.embedder, owner=self.declared.name)
 
     @cached_property
     def digest(self) -> str:
@@ -204,10 +199,14 @@ class Site:
 
     def answered_by(self, position: int, model: str | None) -> Callable[[], str]:
         """Digest of all that answers inside the pipeline's wrapper at `position`: models and their servers, the model
-        chosen further out, prompt, knowledge as it is now, and the wrappers further in.
+        chosen further out, prompt, which knowledge (not its state: that is what an answer depends on), and the
+        wrappers further in.
         """
         declared = self.declared
-        told = declared.model_dump(mode="json", include={"kind", "models", "embeddings", "knowledge"})
+        told = declared.model_dump(mode="json", include={"kind", "models"})
+        if declared.knowledge is not None:
+            told |= declared.model_dump(mode="json", include={"embeddings", "knowledge"})
+            told["base"] = self._knowledge_name(declared.knowledge.documents)
         told["pipeline"] = [
             {each.word: each.settings.model_dump(mode="json")} for each in declared.pipeline[position + 1 :]
         ]
@@ -219,24 +218,22 @@ class Site:
             if each.provider == "openai"
         }
         fixed = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-        if declared.knowledge is None:
-            return lambda: fixed
-        return lambda: f"{fixed}:{self.knowledge().seen_version}"
+        return lambda: fixed
 
 
 class Rest:
     """What lies inside one wrapper of the pipeline, ready to be built for any model."""
 
     def __init__(self, site: Site, position: int, model: str | None) -> None:
-        self._site, self._position, self._model = site, position, model
+        self._site, self.position, self._model = site, position, model
 
     def __call__(self, model: str | None = None) -> Runnable[Any, Any]:
         """Build it, answered by `model`; None: by the model chosen further out, else the first declared."""
-        return build(self._site, self._position + 1, model or self._model)
+        return build(self._site, self.position + 1, model or self._model)
 
     @property
     def answered_by(self) -> Callable[[], str]:
-        return self._site.answered_by(self._position, self._model)
+        return self._site.answered_by(self.position, self._model)
 
 
 def build(site: Site, position: int = 0, model: str | None = None) -> Runnable[Any, Any]:

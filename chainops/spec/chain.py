@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from langchain_core.messages import BaseMessage
 from langchain_core.prompt_values import PromptValue
@@ -20,6 +21,10 @@ from chainops.spec import yaml as chain_yaml
 from chainops.spec.build import Site, build
 from chainops.spec.chainfile import ChainFile, understand
 from chainops.spec.errors import ChainFileError, Problem
+
+if TYPE_CHECKING:
+    from chainops.cache.cache import Cache
+    from chainops.knowledge.indexing import IndexReport
 
 ROLES = {"human": "user", "ai": "assistant", "user": "user", "assistant": "assistant"}
 
@@ -43,6 +48,20 @@ class Chain(Component[Any, Answer]):
     @property
     def declared(self) -> ChainFile:
         return self.site.declared
+
+    @property
+    def cache(self) -> Cache:
+        """The chain's cache, the outermost where it has several: what it did, why, and how to correct it.
+
+        Raises:
+            InvalidInput: The chain declares none.
+        """
+        from chainops.cache.cache import Cache
+        from chainops.spec.progress import shown_progress
+
+        if not self.site.caches:
+            raise InvalidInput("chain", f"{self.declared.name}, without a cache", "one with `cache` in its pipeline")
+        return Cache(self.site.caches[min(self.site.caches)], progress=shown_progress)
 
     def listeners(self) -> tuple[Listener, ...]:
         tracer = self.site.tracer
@@ -90,9 +109,26 @@ class Chain(Component[Any, Answer]):
         sources = settings.documents if self.site.documents is None else self.site.documents
         corpus = load_documents(list(sources), self.site.base)
         if progress is not None:
-            return self.site.knowledge().index(corpus, progress=progress, **options)
-        with shown_progress(f"indexing {self.declared.name}") as show:
-            return self.site.knowledge().index(corpus, progress=show, **options)
+            report = self.site.knowledge().index(corpus, progress=progress, **options)
+        else:
+            with shown_progress(f"indexing {self.declared.name}") as show:
+                report = self.site.knowledge().index(corpus, progress=show, **options)
+        self._drop_outdated(report)
+        return report
+
+    def _drop_outdated(self, report: IndexReport) -> None:
+        """Take out the cached answers that used documents as they were. A cache that cannot be reached now finds them
+        when they are next asked for.
+        """
+        from chainops.cache.cache import Cache
+
+        touched = {*report.changed, *report.removed}
+        if not touched or not self.site.caches:
+            return
+        digests = self.site.knowledge().document_digests()
+        for component in self.site.caches.values():
+            with suppress(ChainopsError):
+                Cache(component).documents_changed({name: digests.get(name) for name in touched})
 
     def _versions(self) -> dict[str, Any]:
         """What answers, for the report: digests are shortened to 12 characters."""

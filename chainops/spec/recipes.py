@@ -34,10 +34,12 @@ class Rag(Component[dict[str, Any], AIMessage]):
         if found is None:
             found = yield Ask(self.retrieve, value["question"])
             run.request.memo[key] = found
+        run.report.uses |= found.uses()
+        run.report.used("prompt", self.prompt.name, self.prompt.digest)
         if not found.passages:
             run.report.served_by = "nothing retrieved"
             run.report.reasons.append("no passage was found")
-            run.report.may_cache = False
+            run.report.is_unknown = True
             message = AIMessage(content=NO_ANSWER)
             yield Say(message)
             return message
@@ -47,10 +49,11 @@ class Rag(Component[dict[str, Any], AIMessage]):
         messages = self.prompt.render(**_variables(self.prompt, value, context=render_passages(shown)))
         answer: AIMessage = yield Forward(self.model, messages, kwargs=run.kwargs)
         run.report.sources = yield Do(lambda: cite(str(answer.text), found.passages))
+        run.report.uses |= found.uses([source["n"] for source in run.report.sources])
         run.stage.facts["cited"] = len(run.report.sources)
         if not run.report.sources:
             run.report.reasons.append("no passage is cited: the documents may not answer this")
-            run.report.may_cache = False  # nothing supports it, or it does not know: ask anew when the documents change
+            run.report.is_unknown = True  # nothing supports it, or it does not know
         return answer
 
 
@@ -63,6 +66,7 @@ class Chat(Component[dict[str, Any], AIMessage]):
     model: AnyRunnable
 
     def plan(self, value: dict[str, Any], run: Run) -> Plan[AIMessage]:
+        run.report.used("prompt", self.prompt.name, self.prompt.digest)
         messages = self.prompt.render(**_variables(self.prompt, value))
         answer: AIMessage = yield Forward(self.model, messages, kwargs=run.kwargs)
         return answer

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.runnables import Runnable
 from pydantic import BaseModel
 
-from chainops.cache.component import CacheSettings, SemanticCache
+from chainops.cache.settings import CacheSettings
 from chainops.resilience.component import Fallback, FallbackSettings, SaySettings, Sentence
 
 if TYPE_CHECKING:
@@ -57,9 +57,16 @@ def _plugins() -> dict[str, Wrapper]:
 
 
 def _cache(settings: CacheSettings, site: Site, rest: Rest) -> Runnable[Any, Any]:
-    return SemanticCache(
-        inner=rest(), replica=site.replica, settings=settings, answered_by=rest.answered_by, name="cache"
-    )
+    from chainops.spec.caching import cache
+
+    return cache(settings, site, rest)
+
+
+def _models_of_cache(settings: CacheSettings) -> Iterable[tuple[tuple[str | int, ...], str]]:
+    if settings.compare not in ("auto", "exact"):
+        yield ("compare",), settings.compare
+    if settings.follow_ups not in ("rules", "exact"):
+        yield ("follow_ups",), settings.follow_ups
 
 
 def _routes(value: Any) -> Any:
@@ -84,7 +91,13 @@ def _named_routes(settings: FallbackSettings) -> Iterable[tuple[tuple[str | int,
 _BUILT_IN = {
     each.word: each
     for each in (
-        Wrapper("cache", CacheSettings, _cache, "serves repeated and similar questions from what was answered before"),
+        Wrapper(
+            "cache",
+            CacheSettings,
+            _cache,
+            "serves repeated and similar questions from what was answered before",
+            models_named=_models_of_cache,
+        ),
         Wrapper(
             "fallback",
             FallbackSettings,

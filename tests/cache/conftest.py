@@ -1,21 +1,35 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 
 import numpy as np
 import pytest
+from langchain_tests.integration_tests import AsyncCacheTestSuite
 
-from chainops.cache.records import CacheRecords
+from chainops.cache.background import Background
+from chainops.cache.compare import Auto
+from chainops.cache.component import SemanticCache
+from chainops.cache.flight import Flights
+from chainops.cache.judge import Judge
+from chainops.cache.prose import Prose
 from chainops.cache.replica import Replica
+from chainops.cache.settings import CacheSettings
+from chainops.cache.sql_records import SqlRecords
 from chainops.stores.sql import SqlStore
+
+for _name, _test in inspect.getmembers(AsyncCacheTestSuite, inspect.iscoroutinefunction):
+    if _name.startswith("test_"):  # LangChain's suite leaves it to the plugin's mode
+        pytest.mark.asyncio(_test)
 
 
 class WordVectors:
     """An embedder that is quick to start: texts with the same words are near each other."""
 
-    name, digest, dimensions = "words", "words-1", 64
+    name, dimensions = "words", 64
 
-    def __init__(self) -> None:
+    def __init__(self, digest: str = "words-1") -> None:
+        self.digest = digest
         self.embedded: list[str] = []
 
     def embed(self, texts):
@@ -23,7 +37,7 @@ class WordVectors:
         rows = np.zeros((len(texts), self.dimensions), dtype=np.float32)
         for row, text in zip(rows, texts, strict=True):
             for word in text.lower().strip("?").split():
-                row[int(hashlib.sha256(word.encode()).hexdigest(), 16) % self.dimensions] += 1
+                row[int(hashlib.sha256(word.encode("utf-8", "replace")).hexdigest(), 16) % self.dimensions] += 1
         return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
 
 
@@ -40,5 +54,32 @@ def store(tmp_path):
 
 
 @pytest.fixture
-def replica(store, embedder):
-    return Replica(CacheRecords(store), lambda: embedder)
+def make_replica(store, embedder):
+    """A replica as another process would open it: its own memory, the same store."""
+
+    def make(*, embedder=embedder, owner="cache", bound=0.01, folder=None, records=None):
+        return Replica(records or SqlRecords(store), lambda: embedder, owner=owner, judge=Judge(bound), folder=folder)
+
+    return make
+
+
+@pytest.fixture
+def replica(make_replica):
+    return make_replica()
+
+
+@pytest.fixture
+def make_cache(replica, embedder):
+    def make(inner, *, replica=replica, answered_by=str, flights=None, sources=None, **settings):
+        return SemanticCache(
+            inner=inner,
+            replica=lambda: replica,
+            answered_by=answered_by,
+            settings=CacheSettings(**({"threshold": 0.8, "audit_rate": 0} | settings)),
+            comparer=lambda: Auto(Prose(embedder.embed)),
+            sources=sources,
+            flights=Flights() if flights is None else flights,
+            background=Background("audits"),
+        )
+
+    return make

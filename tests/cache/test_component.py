@@ -8,13 +8,14 @@ from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import StrOutputParser
 
 import chainops
-from chainops.cache.component import CacheSettings, SemanticCache
-from chainops.cache.records import CacheKept, CacheMissed, CacheRecords, CacheServed, CacheUnavailable
-from chainops.cache.replica import FRESH_S, Replica
+from chainops.cache.records import CacheKept, CacheMissed, CacheServed, CacheUnavailable
+from chainops.cache.replica import FRESH_S
+from chainops.cache.sql_records import SqlRecords
 from chainops.core.clock import use_clock
 from chainops.core.component import Component
 from chainops.core.steps import Say
 from chainops.models.model import Model
+from chainops.stores.sql import SqlStore
 from chainops.testing.chat import ScriptedChatModel
 from chainops.testing.listening import ManualClock, capture_events
 
@@ -41,10 +42,8 @@ def inner():
 
 
 @pytest.fixture
-def cache(inner, replica):
-    return SemanticCache(
-        inner=inner, replica=lambda: replica, answered_by=str, settings=CacheSettings(threshold=0.8, ttl="1h")
-    )
+def cache(inner, make_cache):
+    return make_cache(inner, ttl="1h")
 
 
 def astream(runnable, value, config=None):
@@ -92,8 +91,8 @@ def test_a_similar_question_is_served_and_a_different_one_is_not(cache, inner):
     assert missed.nearest < 0.8
 
 
-def test_a_threshold_of_one_serves_exact_repeats_only_and_embeds_nothing(replica, inner, embedder):
-    cache = SemanticCache(inner=inner, replica=lambda: replica, answered_by=str, settings=CacheSettings(threshold=1))
+def test_a_threshold_of_one_serves_exact_repeats_only_and_embeds_nothing(make_cache, inner, embedder):
+    cache = make_cache(inner, threshold=1)
     cache.invoke("how do I write a good decorator")
     embedder.embedded.clear()
     cache.invoke("how do I write a nice decorator")
@@ -117,9 +116,9 @@ def test_bypass_neither_reads_nor_writes_and_refresh_replaces(cache, inner):
 
 
 @pytest.mark.parametrize("status", ["degraded", "truncated", "pending_review", "refused"])
-def test_an_answer_that_is_not_whole_and_good_is_not_kept(replica, status):
+def test_an_answer_that_is_not_whole_and_good_is_not_kept(make_cache, status):
     inner = Inner(asked=[], status=status)
-    cache = SemanticCache(inner=inner, replica=lambda: replica, answered_by=str)
+    cache = make_cache(inner)
     with capture_events() as events:
         cache.invoke("q")
         cache.invoke("q")
@@ -127,17 +126,17 @@ def test_an_answer_that_is_not_whole_and_good_is_not_kept(replica, status):
     assert status in events.of(CacheKept)[0].reason
 
 
-def test_a_cache_that_cannot_be_opened_costs_nothing_but_itself(inner):
+def test_a_cache_that_cannot_be_opened_costs_nothing_but_itself(make_cache, inner):
     def broken():
         raise chainops.MissingExtra("psycopg", "postgres")
 
     with capture_events() as events:
-        answer = SemanticCache(inner=inner, replica=broken, answered_by=str).invoke("q")
+        answer = make_cache(inner).model_copy(update={"replica": broken}).invoke("q")
     assert (answer.text, answer.status) == ("answer 1", "ok")
-    assert len(events.of(CacheUnavailable)) == 2
+    assert len(events.of(CacheUnavailable)) == 1
 
 
-def test_reasons_belong_to_the_request_that_had_them(replica):
+def test_reasons_belong_to_the_request_that_had_them(make_cache):
     class Noting(Component[str, AIMessage]):
         def plan(self, value, run):
             run.report.reasons.append("not read: bad.txt")
@@ -145,7 +144,7 @@ def test_reasons_belong_to_the_request_that_had_them(replica):
             yield Say(message)
             return message
 
-    cache = SemanticCache(inner=Noting(), replica=lambda: replica, answered_by=str)
+    cache = make_cache(Noting())
     assert cache.invoke("q").reasons == ["not read: bad.txt"]
     assert cache.invoke("q").reasons == ["the same question was answered before"]
 
@@ -154,19 +153,19 @@ def test_a_stream_that_is_closed_halfway_is_not_kept(cache, inner, replica):
     stream = cache.stream("q")
     next(stream)
     stream.close()
-    assert replica.records.count() == 0
+    assert replica.store.size("cache")[0] == 0
     assert cache.invoke("q").status == "ok"
 
 
-def test_an_error_is_not_cached(replica):
+def test_an_error_is_not_cached(make_cache, replica):
     def broken(_):
         raise ConnectionError("no")
 
-    cache = SemanticCache(inner=broken, replica=lambda: replica, answered_by=str)
+    cache = make_cache(broken)
     for _ in range(2):
         with pytest.raises(ConnectionError):
             cache.invoke("q")
-    assert replica.records.count() == 0
+    assert replica.store.size("cache")[0] == 0
 
 
 def test_redis_vl_603_a_popular_answer_dies_at_its_age_not_after_its_last_use(cache, inner):
@@ -180,51 +179,44 @@ def test_redis_vl_603_a_popular_answer_dies_at_its_age_not_after_its_last_use(ca
         assert len(inner.asked) == 2
 
 
-def test_an_entry_deleted_by_another_process_is_gone_within_a_second(cache, inner, store, embedder):
+def test_an_entry_deleted_by_another_process_is_gone_within_a_second(cache, inner, make_replica):
     clock = ManualClock()
     with use_clock(clock):
         cache.invoke("how do I write a good decorator")
         assert cache.invoke("how do I write a good decorator").status == "cached"
         assert cache.invoke("how do I write a nice decorator").status == "cached"
-        Replica(CacheRecords(store), lambda: embedder).clear()
+        make_replica().clear()
         clock.advance(FRESH_S)
         assert cache.invoke("how do I write a good decorator").status == "ok"
 
 
-def test_vcache_91_another_process_and_a_restart_see_what_was_stored(cache, inner, store, embedder):
+def test_vcache_91_another_process_and_a_restart_see_what_was_stored(cache, inner, make_cache, make_replica):
     cache.invoke("how do I write a good decorator")
-    restarted = SemanticCache(
-        inner=inner,
-        replica=lambda: Replica(CacheRecords(store), lambda: embedder),
-        answered_by=str,
-        settings=CacheSettings(threshold=0.8),
-    )
+    restarted = make_cache(inner, replica=make_replica())
     assert restarted.invoke("how do I write a good decorator").status == "cached"
     assert restarted.invoke("how do I write a nice decorator").status == "cached"
 
 
-def test_the_oldest_go_when_there_are_too_many(replica, inner):
-    cache = SemanticCache(inner=inner, replica=lambda: replica, answered_by=str, settings=CacheSettings(max_entries=3))
+def test_the_least_valuable_go_when_there_are_too_many(make_cache, replica, inner):
+    cache = make_cache(inner, max_entries=3)
     for number in range(5):
         cache.invoke(f"{number} {number} {number}")
-    assert replica.records.count() == 3
+    assert replica.store.size("cache")[0] == 3
     replica._exact.clear()
     assert cache.invoke("0 0 0").status == "ok"
     assert cache.invoke("4 4 4").status == "cached"
 
 
-def test_a_store_that_fails_costs_the_cache_and_nothing_else(tmp_path, inner, embedder):
-    from chainops.stores.sql import SqlStore
-
+def test_a_store_that_fails_costs_the_cache_and_nothing_else(tmp_path, inner, make_cache, make_replica):
     (tmp_path / "bad.db").write_bytes(b"this is no database" * 100)
-    replica = Replica(CacheRecords(SqlStore(tmp_path / "bad.db")), lambda: embedder)
+    replica = make_replica(records=SqlRecords(SqlStore(tmp_path / "bad.db")))
     with capture_events() as events:
-        answer = SemanticCache(inner=inner, replica=lambda: replica, answered_by=str).invoke("q")
+        answer = make_cache(inner, replica=replica).invoke("q")
     assert (answer.text, answer.status) == ("answer 1", "ok")
-    assert len(events.of(CacheUnavailable)) == 2
+    assert len(events.of(CacheUnavailable)) == 1
 
 
-def test_tool_calls_and_reasoning_survive_and_usage_is_not_counted_again(replica):
+def test_tool_calls_and_reasoning_survive_and_usage_is_not_counted_again(make_cache):
     call = {"name": "search", "args": {"q": "x"}, "id": "1", "type": "tool_call"}
     message = AIMessage(
         content="let me look",
@@ -233,9 +225,7 @@ def test_tool_calls_and_reasoning_survive_and_usage_is_not_counted_again(replica
         usage_metadata={"input_tokens": 5, "output_tokens": 3, "total_tokens": 8},
     )
     chat = ScriptedChatModel(replies=[message])
-    cache = SemanticCache(
-        inner=Model(chat=lambda: chat, model="openai:gpt-4o-mini"), replica=lambda: replica, answered_by=str
-    )
+    cache = make_cache(Model(chat=lambda: chat, model="openai:gpt-4o-mini"))
     first, served = cache.invoke("q"), cache.invoke("q")
     assert first.usage_metadata["total_tokens"] == 8
     assert served.usage_metadata is None
@@ -247,14 +237,14 @@ def test_tool_calls_and_reasoning_survive_and_usage_is_not_counted_again(replica
     assert served.report["events"][0]["saved_usd"] > 0
 
 
-def test_a_chain_of_plain_strings_can_be_cached_too(replica):
+def test_a_chain_of_plain_strings_can_be_cached_too(make_cache):
     asked = []
 
     def shout(text):
         asked.append(text)
         return text.upper()
 
-    cache = SemanticCache(inner=shout, replica=lambda: replica, answered_by=str)
+    cache = make_cache(shout)
     assert [cache.invoke("hi"), cache.invoke("hi"), *cache.stream("hi")] == ["HI"] * 3
     assert (cache | StrOutputParser()).invoke("hi") == "HI"
     assert asked == ["hi"]
@@ -263,4 +253,4 @@ def test_a_chain_of_plain_strings_can_be_cached_too(replica):
 def test_a_question_stored_by_many_threads_at_once_is_stored_once(cache, inner, replica):
     answers = cache.batch(["the same question"] * 16, {"max_concurrency": 16})
     assert all(answer.status in ("ok", "cached") for answer in answers)
-    assert replica.records.count() == 1
+    assert replica.store.size("cache")[0] == 1

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
@@ -10,8 +12,16 @@ from chainops.core.caller import Caller
 names = st.one_of(st.none(), st.text(max_size=5))
 
 
-def key(value="q", *, answered_by="a", share="tenant", kwargs=None, **caller):
-    return policy.key_of(value, answered_by=answered_by, share=share, caller=Caller(**caller), kwargs=kwargs or {})
+def key(value="q", *, answered_by="a", share="tenant", kwargs=None, exact=False, **caller):
+    asked = policy.asked(value)
+    if asked is None:
+        return None
+    alone = None if exact else policy.by_rules(asked)
+    if alone is None and not exact:
+        return None
+    return policy.key_of(
+        asked, answered_by=answered_by, share=share, caller=Caller(**caller), kwargs=kwargs or {}, alone=alone
+    )
 
 
 @given(names, st.text(max_size=5), names, st.text(max_size=5))
@@ -33,7 +43,7 @@ def test_users_of_a_tenant_share_only_where_declared(tenant, user, other):
 def test_vsr_3423_history_system_prompt_tools_and_what_answers_are_part_of_the_scope():
     plain = key()
     others = [
-        key({"question": "q", "history": [{"role": "user", "text": "before"}]}),
+        key({"question": "q", "history": [{"role": "user", "text": "before"}]}, exact=True),
         key({"question": "q", "language": "de"}),
         key([SystemMessage("be brief"), HumanMessage("q")]),
         key(kwargs={"tools": [{"name": "search"}]}),
@@ -54,9 +64,23 @@ def test_bifrost_2791_the_key_does_not_depend_on_the_order_of_words():
     assert key({"question": "q", "a": 1, "b": 2}) == key({"b": 2, "a": 1, "question": "q"})
 
 
-def test_within_a_conversation_only_the_very_same_question_is_served():
+def test_the_same_conversation_word_for_word_is_an_exact_repeat_only():
     assert key("q").may_be_near
-    assert not key([HumanMessage("a"), AIMessage("b"), HumanMessage("q")]).may_be_near
+    assert not key([HumanMessage("a"), AIMessage("b"), HumanMessage("q")], exact=True).may_be_near
+
+
+def test_a_system_message_is_part_of_the_scope_and_no_conversation():
+    alone = key([SystemMessage("be brief"), HumanMessage("How do I sort a list in Python?")])
+    within = key(
+        [
+            SystemMessage("be brief"),
+            HumanMessage("Hi"),
+            AIMessage("Hello"),
+            HumanMessage("How do I sort a list in Python?"),
+        ]
+    )
+    assert (alone.scope, alone.exact) == (within.scope, within.exact)
+    assert (alone.in_conversation, within.in_conversation) == (False, True)
 
 
 def test_what_has_no_plain_form_is_not_cached():
@@ -80,15 +104,21 @@ def test_conversations_that_differ_in_what_was_called_or_shown_differ_in_scope()
         call = {"name": "weather", "args": {"city": city}, "id": "1"}
         shown = HumanMessage([{"type": "image_url", "image_url": {"url": picture}}])
         history = [shown, AIMessage(content="", tool_calls=[call])]
-        return key([*history, HumanMessage("q")]).scope, key({"question": "q", "history": history}).scope
+        ways = ([*history, HumanMessage("q")], {"question": "q", "history": history})
+        assert {key(way) for way in ways} == {None}
+        return tuple(key(way, exact=True).scope for way in ways)
 
     scopes = [*asked("Rome", "cat"), *asked("Oslo", "cat"), *asked("Rome", "dog")]
     assert len(set(scopes)) == 3
 
 
 def test_only_whole_good_answers_are_kept():
-    def why(status="ok", may_cache=True, text="x", has_tool_calls=False):
-        return policy.why_not_kept(status=status, may_cache=may_cache, text=text, has_tool_calls=has_tool_calls)
+    def why(status="ok", may_cache=True, text="x", has_tool_calls=False, is_unknown=False, in_conversation=False):
+        report = SimpleNamespace(status=status, may_cache=may_cache, is_unknown=is_unknown)
+        asked = policy.Key("s", "e", "q", may_be_near=True, in_conversation=in_conversation)
+        return policy.why_not_kept(
+            report, asked, text=text, has_tool_calls=has_tool_calls, keep_unknown=False, keep_personal=False
+        )
 
     assert why() is None
     for status in ("cached", "degraded", "truncated", "pending_review", "refused"):
@@ -96,9 +126,17 @@ def test_only_whole_good_answers_are_kept():
     assert why(may_cache=False)
     assert why(text=" ")
     assert why(text="", has_tool_calls=True) is None
+    assert "keep_unknown" in why(is_unknown=True)
+    assert why(text="As I said above, call open().") is None
+    assert why(text="As I said above, call open().", in_conversation=True)
 
 
 def test_age_counts_from_storing_so_a_popular_stale_answer_dies():
-    assert policy.is_alive(10.1, alive_since=10)
-    assert not policy.is_alive(10, alive_since=10)
-    assert policy.is_alive(0, alive_since=None)
+    assert policy.is_alive(10, now=19.9, ttl_s=10)
+    assert not policy.is_alive(10, now=20, ttl_s=10)
+    assert policy.is_alive(0, now=1e9, ttl_s=None)
+
+
+def test_an_entry_from_further_in_the_future_than_clocks_differ_is_not_served():
+    assert policy.is_alive(100, now=0, ttl_s=10)
+    assert not policy.is_alive(1000, now=0, ttl_s=10)

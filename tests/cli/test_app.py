@@ -188,17 +188,17 @@ def test_check_draws_a_chain_that_can_run(shop):
     done = chainops("check", "shop/chain.yaml", cwd=shop)
     assert done.returncode == 0, done.stderr
     assert "shop/chain.yaml: ok" in done.stdout.decode()
-    assert "└ cache: threshold 0.92, ttl 24h" in done.stdout.decode()
+    assert "└ cache: max_error_rate 0.01, ttl 24h" in done.stdout.decode()
 
 
 def test_check_tells_every_mistake_with_line_column_and_the_nearest_word(shop, variant):
-    path = variant("wrong", ("threshold", "treshold"), ("rerank: 5", "rerank: five"))
+    path = variant("wrong", ("max_error_rate:", "max_eror_rate:"), ("rerank: 5", "rerank: five"))
     done = chainops("check", path, cwd=shop)
     lines = done.stderr.decode().splitlines()
     assert done.returncode == 1
     assert len(lines) == 2
     assert re.match(r"shop/wrong\.yaml: line \d+, column \d+: knowledge\.rerank: found 'five'", lines[0])
-    assert "did you mean 'threshold'?" in lines[1]
+    assert "did you mean 'max_error_rate'?" in lines[1]
     told = json.loads(chainops("check", path, "--json", cwd=shop).stdout)
     assert told["ok"] is False
     assert len(told["problems"]) == 2

@@ -98,7 +98,7 @@ def test_a_password_in_a_url_is_refused_and_not_repeated():
 
 def test_a_shorthand_is_accepted_for_a_wrapper_without_words():
     declared = understand(parse(GOOD.replace("- cache: {threshold: 0.9, ttl: 24h}", "- cache"), "f", {}))
-    assert declared.pipeline[0].settings.threshold == 0.92
+    assert declared.pipeline[0].settings.bound == 0.01
 
 
 def test_the_schema_knows_every_word_and_accepts_the_good_file():

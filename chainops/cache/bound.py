@@ -1,0 +1,111 @@
+"""The largest risk that may be served so that the error of everything served keeps a bound."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+MARGIN = 0.85
+"""Share of the bound that the limit is set for."""
+OVERDRAFT = 1.5
+"""What past serving left of the bound may be used later, up to this many times the bound at once."""
+SURE = 1.0
+"""How sure the upper bound of the error is, as a quantile of the normal distribution: 1.0 is 84%."""
+_PRIOR_COUNT = 30.0
+"""What the model's calibration is worth before own labels: this many labels."""
+_STRANGE = 4.0
+"""A domain may be unlike any the prior knows. Its assumed error: 1/(1 + own labels below the limit / this)^2."""
+_DOUBT = 0.5
+"""Standard deviations by which a surprise in the latest labels is taken to be chance."""
+_KNOWN_AFTER = 20
+"""Audits after which what was served so far is counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Columns, one row for each label kept."""
+
+    risk: Array
+    """Predicted without the label itself."""
+    wrong: Array
+    """Its weight where it was wrong, else 0."""
+    counts: Array
+    """Its weight as a trial; 0 for a report, which is no random draw."""
+    stands_for: Array
+    """How many requests it stands for, 0 for a report."""
+    mass: Array
+    """The same, recent ones counting more: the mix of requests shifts as the cache fills."""
+    is_audit: Array
+    lately: Array
+    """Near 1 for the latest labels, soon less."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What may be served."""
+
+    risk: float
+    """The highest predicted risk; 0 when nothing may be served."""
+    factor: float
+    """Observed errors over predicted ones below it."""
+    upper: float
+    """That factor, bounded from above."""
+
+
+NOTHING = Limit(0.0, 1.0, 1.0)
+
+
+def limit_for(labels: Labels, bound: float) -> Limit:
+    """The limit that keeps `bound` (0 to 1), with what earlier serving left of it."""
+    import numpy as np
+
+    bound *= MARGIN / surprise(labels)
+    first = _largest(labels, bound)
+    served = labels.stands_for * labels.is_audit
+    if first.risk <= 0.0 or np.count_nonzero(served) < _KNOWN_AFTER:
+        return first
+    spent = float(first.upper * (served * labels.risk).sum() / served.sum())
+    known = first.factor / first.upper  # near 1 where many errors were seen, so that the past is known well
+    most = bound * (1.0 + (OVERDRAFT - 1.0) * known**2)
+    return _largest(labels, min(most, bound + max(0.0, bound - spent)))
+
+
+def surprise(labels: Labels) -> float:
+    """How many times more errors than predicted the latest labels hold, bounded from below; at least 1.
+
+    Misses tell first when requests of a new kind arrive: served ones among them are wrong, too, but seldom audited.
+    """
+    import numpy as np
+
+    near = labels.lately * (labels.risk < 0.5)
+    seen, expected = float((near * (labels.wrong > 0)).sum()), float((near * labels.risk).sum())
+    return max(1.0, (1.0 + seen - _DOUBT * float(np.sqrt(seen))) / (1.0 + expected))
+
+
+def _largest(labels: Labels, bound: float) -> Limit:
+    """The largest risk whose region below keeps the bound, and observed over expected errors there: mean and upper.
+
+    For each candidate limit: the mean predicted risk of the requests below it (by `mass`), times how far the labels
+    below it say that predictions are off. That factor has a Gamma distribution, as for errors that come at a rate
+    proportional to the prediction; its upper limit is Wilson's for counts.
+    """
+    import numpy as np
+
+    order = np.argsort(labels.risk, kind="stable")
+    risk, counts, mass = labels.risk[order], labels.counts[order], labels.mass[order]
+    mean = np.cumsum(mass * risk) / np.maximum(np.cumsum(mass), 1e-9)
+    shape = _PRIOR_COUNT * mean + np.cumsum(labels.wrong[order])
+    rate = _PRIOR_COUNT * mean + np.cumsum(counts * risk)
+    upper = (shape + SURE**2 / 2 + SURE * np.sqrt(shape + SURE**2 / 4)) / np.maximum(rate, 1e-12)
+    strange = 1.0 / np.square(1.0 + np.cumsum(counts) / _STRANGE)
+    fits = np.flatnonzero((mean * upper + strange <= bound) & (risk < 0.5))
+    if bound <= 0.0 or len(fits) == 0:
+        return NOTHING
+    last = int(fits[-1])
+    return Limit(float(risk[last]), float(shape[last] / max(rate[last], 1e-12)), float(upper[last]))

@@ -1,0 +1,82 @@
+"""What a cache did, counted in this process and written to the store once a second."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import threading
+import time
+import weakref
+from collections.abc import Mapping
+
+from chainops.cache.records import CacheStore, Kind, Tally
+from chainops.core.errors import ChainopsError, StoreError
+
+EVERY_S = 1.0
+"""So much of the counts a killed process loses."""
+
+
+class Counts:
+    """Hits, misses and what they saved, by tenant. Thread-safe."""
+
+    def __init__(self, store: CacheStore, owner: str) -> None:
+        self._store, self._owner = store, owner
+        self._lock = threading.Lock()
+        self._hits: dict[str, int] = {}
+        self._counts: dict[tuple[str | None, Kind], Tally] = {}
+        self._flushed_at = time.monotonic()
+        _instances.add(self)
+
+    def count(self, kind: Kind, *, tenant: str | None, usd: float = 0.0, seconds: float = 0.0) -> None:
+        """Count what happened; written to the store once a second. Never blocks."""
+        with self._lock:
+            self._counts[tenant, kind] = self._counts.get((tenant, kind), Tally()) + Tally(1, usd, seconds)
+
+    def count_hit(self, entry: str) -> None:
+        with self._lock:
+            self._hits[entry] = self._hits.get(entry, 0) + 1
+
+    def flush(self, *, now: float, at_once: bool = False) -> None:
+        """Write the counts, if it is time. Blocks. Up to a second of counts is lost with a killed process."""
+        if not at_once and time.monotonic() - self._flushed_at < EVERY_S:
+            return
+        with self._lock:
+            counts, self._counts, hits, self._hits = self._counts, {}, self._hits, {}
+            self._flushed_at = time.monotonic()
+        by_tenant: dict[str | None, dict[Kind, Tally]] = {}
+        for (tenant, kind), tally in counts.items():
+            by_tenant.setdefault(tenant, {})[kind] = tally
+        while by_tenant:
+            tenant, tallies = by_tenant.popitem()
+            try:
+                self._store.tally(self._owner, tenant, tallies)
+            except StoreError:
+                by_tenant[tenant] = tallies
+                self._put_back(by_tenant)
+                raise
+        if hits:
+            self._store.served(self._owner, hits, now=now)
+
+    def _put_back(self, counts: Mapping[str | None, Mapping[Kind, Tally]]) -> None:
+        """Counts that could not be written, for the next time."""
+        with self._lock:
+            for tenant, tallies in counts.items():
+                for kind, tally in tallies.items():
+                    self._counts[tenant, kind] = self._counts.get((tenant, kind), Tally()) + tally
+
+    def totals(self, *, now: float, tenant: str | None = None) -> Mapping[Kind, Tally]:
+        self.flush(now=now, at_once=True)
+        return self._store.totals(self._owner, tenant)
+
+
+_instances: weakref.WeakSet[Counts] = weakref.WeakSet()
+
+
+def _flush_all() -> None:
+    """When the process ends: a command that asked once counts too."""
+    for counts in list(_instances):
+        with contextlib.suppress(ChainopsError):
+            counts.flush(now=time.time(), at_once=True)
+
+
+atexit.register(_flush_all)

@@ -1,0 +1,71 @@
+"""`chainops cache`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from chainops.core.errors import InvalidInput
+
+
+def _told(thing: Any, *, as_json: bool) -> None:
+    typer.echo(json.dumps(thing.to_dict(), ensure_ascii=False) if as_json else str(thing))
+
+
+def _cache(chain: Path) -> Any:
+    from chainops.spec.chain import load
+
+    return load(chain).cache
+
+
+def stats(chain: Path, *, tenant: str | None, as_json: bool) -> None:
+    _told(_cache(chain).stats(tenant=tenant), as_json=as_json)
+
+
+def explain(chain: Path, question: str, *, tenant: str | None, user: str | None, as_json: bool) -> None:
+    from chainops.core.caller import caller
+    from chainops.spec.chain import load
+
+    loaded = load(chain)
+    loaded.site.ready(loaded) if loaded.declared.knowledge is not None else None
+    _told(loaded.cache.explain(question, caller(tenant=tenant, user=user)), as_json=as_json)
+
+
+def wrong(chain: Path, entry: str, reason: str) -> None:
+    typer.echo(f"dropped {_cache(chain).wrong(entry, reason)}")
+
+
+def drop(chain: Path, *, older_than: str | None, everything: bool, **said: str | None) -> None:
+    from pydantic import TypeAdapter, ValidationError
+
+    from chainops.core.settings import Seconds
+
+    try:
+        older_than_s = None if older_than is None else TypeAdapter(Seconds).validate_python(older_than)
+    except ValidationError:
+        raise InvalidInput("--older-than", repr(older_than), "a duration such as 30m, 24h, 7d") from None
+    count = _cache(chain).drop(older_than_s=older_than_s, everything=everything, **said)
+    typer.echo(f"dropped {count} {'entry' if count == 1 else 'entries'}")
+
+
+def replay(chain: Path, rows: Path, *, as_json: bool) -> None:
+    _told(_cache(chain).replay(_rows(rows)), as_json=as_json)
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    with sys.stdin if str(path) == "-" else path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise InvalidInput(f"{path}, line {number}", str(error), "one JSON object per line") from None
+            if not isinstance(row, dict):
+                raise InvalidInput(f"{path}, line {number}", type(row).__name__, "one JSON object per line")
+            yield row
