@@ -24,17 +24,17 @@ from langchain_core.messages import AIMessage
 from chainops.cache import policy
 from chainops.cache.background import UPKEEP, Background
 from chainops.cache.component import SemanticCache
-from chainops.cache.flight import Flights
 from chainops.cache.judge import Judge, Label
 from chainops.cache.lookup import Lookup
 from chainops.cache.messages import as_json
 from chainops.cache.opening import open_comparer
 from chainops.cache.records import Entry
-from chainops.cache.redis_records import RedisRecords
 from chainops.cache.replica import Replica
 from chainops.cache.settings import CacheSettings
-from chainops.cache.sql_records import SqlRecords
+from chainops.cache.sharing.flight import Flights
 from chainops.cache.standalone import Standalone
+from chainops.cache.stores.redis_records import RedisRecords
+from chainops.cache.stores.sql_records import SqlRecords
 from chainops.core.caller import Caller
 from chainops.core.component import Component
 from chainops.core.steps import Say

@@ -10,11 +10,8 @@ from pydantic import Field
 from chainops.cache import compare, policy
 from chainops.cache.auditing import audit, compare_later
 from chainops.cache.background import AUDITS, Background
-from chainops.cache.flight import FLIGHTS, Flight, Flights, Landed, Seat
-from chainops.cache.following import Cut, Lost, follow, goes_alone, lead
 from chainops.cache.freshness import Sources
 from chainops.cache.keeping import keep
-from chainops.cache.leases import Leases, similarity
 from chainops.cache.lookup import Found, Lookup, weigh
 from chainops.cache.messages import pieces, restored, tokens_of
 from chainops.cache.partitions import Neighbour
@@ -32,6 +29,9 @@ from chainops.cache.records import (
 )
 from chainops.cache.replica import Replica
 from chainops.cache.settings import CacheSettings
+from chainops.cache.sharing.flight import FLIGHTS, Flight, Flights, Landed, Seat
+from chainops.cache.sharing.following import Cut, Lost, follow, goes_alone, lead
+from chainops.cache.sharing.leases import Leases, similarity
 from chainops.cache.standalone import Standalone, as_standalone, condensing
 from chainops.core.component import AnyRunnable, Component
 from chainops.core.errors import ChainopsError, DeadlineExceeded

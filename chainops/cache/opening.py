@@ -28,11 +28,11 @@ def open_records(place: str | Path | None) -> CacheStore:
         InvalidInput: A URL that is none of those.
     """
     if isinstance(place, str) and place.partition("://")[0] in _REDIS:
-        from chainops.cache.redis_records import RedisRecords
+        from chainops.cache.stores.redis_records import RedisRecords
         from chainops.stores.redis import redis_store
 
         return RedisRecords(redis_store(place))
-    from chainops.cache.sql_records import SqlRecords
+    from chainops.cache.stores.sql_records import SqlRecords
     from chainops.stores.sql import SqlStore, open_store
 
     return SqlRecords(SqlStore(open_store(place).url, wait_s=WAIT_S))

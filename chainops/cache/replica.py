@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 from chainops.cache.counts import Counts
 from chainops.cache.judge import Judge, Label
-from chainops.cache.leases import Leases
 from chainops.cache.partitions import Neighbour, Partitions
 from chainops.cache.policy import Key
 from chainops.cache.records import CacheStore, Entry, Limits, Outline, Where
+from chainops.cache.sharing.leases import Leases
 from chainops.core.errors import StoreError, StoreUnavailable
 
 if TYPE_CHECKING:

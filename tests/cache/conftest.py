@@ -10,12 +10,12 @@ from langchain_tests.integration_tests import AsyncCacheTestSuite
 from chainops.cache.background import Background
 from chainops.cache.compare import Auto
 from chainops.cache.component import SemanticCache
-from chainops.cache.flight import Flights
 from chainops.cache.judge import Judge
 from chainops.cache.prose import Prose
 from chainops.cache.replica import Replica
 from chainops.cache.settings import CacheSettings
-from chainops.cache.sql_records import SqlRecords
+from chainops.cache.sharing.flight import Flights
+from chainops.cache.stores.sql_records import SqlRecords
 from chainops.stores.sql import SqlStore
 
 for _name, _test in inspect.getmembers(AsyncCacheTestSuite, inspect.iscoroutinefunction):

@@ -13,8 +13,8 @@ from chainops.cache import LLMCache
 from chainops.cache.answers import StoredAnswers
 from chainops.cache.compare import Auto
 from chainops.cache.prose import Prose
-from chainops.cache.redis_records import RedisRecords
 from chainops.cache.settings import CacheSettings
+from chainops.cache.stores.redis_records import RedisRecords
 from chainops.stores.redis import redis_store
 from chainops.testing.chat import ScriptedChatModel
 from chainops.testing.servers import redis_server

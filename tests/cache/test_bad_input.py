@@ -12,7 +12,7 @@ from langchain_core.messages import AIMessage
 
 from chainops.cache.cache import Cache
 from chainops.cache.records import CacheDropped, CacheKept, CacheRecovered, CacheServed, CacheUnavailable
-from chainops.cache.redis_records import RedisRecords
+from chainops.cache.stores.redis_records import RedisRecords
 from chainops.core.clock import use_clock
 from chainops.stores.redis import redis_store
 from chainops.testing.listening import ManualClock, capture_events

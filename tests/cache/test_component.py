@@ -10,7 +10,7 @@ from langchain_core.output_parsers import StrOutputParser
 import chainops
 from chainops.cache.records import CacheKept, CacheMissed, CacheServed, CacheUnavailable
 from chainops.cache.replica import FRESH_S
-from chainops.cache.sql_records import SqlRecords
+from chainops.cache.stores.sql_records import SqlRecords
 from chainops.core.clock import use_clock
 from chainops.core.component import Component
 from chainops.core.steps import Say

@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
-from chainops.cache.flight import Flights
+from chainops.cache.sharing.flight import Flights
 from chainops.core.errors import PlanError
 
 

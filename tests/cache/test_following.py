@@ -17,8 +17,8 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.runnables import RunnableGenerator, RunnableLambda
 from pydantic import Field
 
-from chainops.cache.flight import Flights, Landed
-from chainops.cache.following import CallShared, Cut, LeaderLost, SharedCallCut, follow, goes_alone, lead
+from chainops.cache.sharing.flight import Flights, Landed
+from chainops.cache.sharing.following import CallShared, Cut, LeaderLost, SharedCallCut, follow, goes_alone, lead
 from chainops.core.caller import caller
 from chainops.core.component import AnyRunnable, Component
 from chainops.core.errors import DeadlineExceeded

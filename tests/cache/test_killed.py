@@ -11,8 +11,8 @@ import time
 
 import pytest
 
-from chainops.cache.redis_records import RedisRecords
-from chainops.cache.sql_records import SqlRecords
+from chainops.cache.stores.redis_records import RedisRecords
+from chainops.cache.stores.sql_records import SqlRecords
 from chainops.stores.redis import redis_store
 from chainops.stores.sql import SqlStore
 from chainops.testing.cache_stores import Follower, entry, vector
@@ -23,8 +23,8 @@ NURSERY = """
 import os, random, sys
 import numpy as np
 import redis, sqlalchemy, hypothesis
-from chainops.cache.redis_records import RedisRecords
-from chainops.cache.sql_records import SqlRecords
+from chainops.cache.stores.redis_records import RedisRecords
+from chainops.cache.stores.sql_records import SqlRecords
 from chainops.cache.records import Where
 from chainops.stores.redis import redis_store
 from chainops.stores.sql import SqlStore

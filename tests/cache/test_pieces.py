@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, AIMessageChunk
 
-from chainops.cache.pieces import Resume, Through, own
+from chainops.cache.sharing.pieces import Resume, Through, own
 from chainops.core.chunks import merge, words_of
 
 words = st.text(alphabet="ab ", max_size=8)

@@ -9,10 +9,10 @@ import time
 import pytest
 from redis.crc import key_slot
 
-from chainops.cache import redis_beside
 from chainops.cache.records import Lease, Limits, Where
-from chainops.cache.redis_records import RedisRecords
-from chainops.cache.redis_scripts import PREFIX
+from chainops.cache.stores import redis_beside
+from chainops.cache.stores.redis_records import RedisRecords
+from chainops.cache.stores.redis_scripts import PREFIX
 from chainops.core.errors import StoreUnavailable
 from chainops.stores.redis import redis_store
 from chainops.testing.cache_stores import NOW, CacheStoreSuite, Follower, entry, vector
@@ -307,7 +307,7 @@ def test_the_server_ends_leases_by_its_own_clock(store, records):
 TAKER = """
 import sys, time
 from chainops.cache.records import Lease
-from chainops.cache.redis_records import RedisRecords
+from chainops.cache.stores.redis_records import RedisRecords
 from chainops.stores.redis import redis_store
 records = RedisRecords(redis_store(sys.argv[1], timeout_s=10))
 records.leases("s", now=1.0)

@@ -11,8 +11,8 @@ import pytest
 from langchain_core.messages import AIMessage
 
 import chainops
-from chainops.cache.flight import Flights
 from chainops.cache.records import CacheServed
+from chainops.cache.sharing.flight import Flights
 from chainops.core.component import Component
 from chainops.core.errors import DeadlineExceeded
 from chainops.core.steps import Do, Say

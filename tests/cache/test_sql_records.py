@@ -10,10 +10,10 @@ import sys
 import pytest
 import sqlalchemy as sa
 
-from chainops.cache import sql_taking
 from chainops.cache.records import Where
-from chainops.cache.sql_records import SqlRecords
-from chainops.cache.sql_tables import schema
+from chainops.cache.stores import sql_taking
+from chainops.cache.stores.sql_records import SqlRecords
+from chainops.cache.stores.sql_tables import schema
 from chainops.core.errors import StoreUnavailable
 from chainops.stores.sql import Schema, SqlStore
 from chainops.testing.cache_stores import NOW, CacheStoreSuite, Follower, entry, vector
@@ -231,7 +231,7 @@ def test_reads_go_on_while_another_process_writes(store, records):
 TAKER = """
 import sys, time
 from chainops.cache.records import Lease
-from chainops.cache.sql_records import SqlRecords
+from chainops.cache.stores.sql_records import SqlRecords
 from chainops.stores.sql import SqlStore
 records = SqlRecords(SqlStore(f"sqlite:///{sys.argv[1]}"))
 records.leases("s", now=1.0)

@@ -8,7 +8,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessageChunk, BaseMessage
 
-from chainops.cache.flight import Seat
+from chainops.cache.sharing.flight import Seat
 from chainops.core.chunks import has_substance
 from chainops.core.steps import Filter
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from chainops.cache.lease import Heartbeat
+from chainops.cache.sharing.heartbeat import Heartbeat
 
 
 class Place:

@@ -9,8 +9,8 @@ import time
 import uuid
 from typing import TYPE_CHECKING
 
-from chainops.cache.lease import Heartbeat
 from chainops.cache.records import CacheStore, Lease
+from chainops.cache.sharing.heartbeat import Heartbeat
 from chainops.core.errors import StoreError
 
 if TYPE_CHECKING:

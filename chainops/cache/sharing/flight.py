@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from chainops.cache.forking import reset_in_child
+from chainops.cache.sharing.forking import reset_in_child
 from chainops.core.errors import PlanError
 from chainops.core.signal import Signal
 

@@ -10,9 +10,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from chainops.cache.records import Change, Entry, Limits, Outline, Tombstone, Where
-from chainops.cache.redis_beside import RedisBeside
-from chainops.cache.redis_scripts import PREFIX
-from chainops.cache.stored import (
+from chainops.cache.stores.redis_beside import RedisBeside
+from chainops.cache.stores.redis_scripts import PREFIX
+from chainops.cache.stores.stored import (
     as_text,
     entry_of,
     first_number,

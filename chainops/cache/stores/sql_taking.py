@@ -7,9 +7,9 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from chainops.cache.records import Limits, Where
-from chainops.cache.sql_statements import Statements, victim_columns
-from chainops.cache.sql_tables import tables
-from chainops.cache.stored import (
+from chainops.cache.stores.sql_statements import Statements, victim_columns
+from chainops.cache.stores.sql_tables import tables
+from chainops.cache.stores.stored import (
     LOG_KEPT,
     TOMBSTONES_KEPT,
     TOMBSTONES_KEPT_S,

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from chainops.cache import sql_taking
 from chainops.cache.records import Change, Entry, Limits, Outline, Tombstone, Where
-from chainops.cache.sql_beside import SqlBeside
-from chainops.cache.sql_statements import FEW, MANY, Statement, read_columns
-from chainops.cache.sql_tables import tables
-from chainops.cache.stored import (
+from chainops.cache.stores import sql_taking
+from chainops.cache.stores.sql_beside import SqlBeside
+from chainops.cache.stores.sql_statements import FEW, MANY, Statement, read_columns
+from chainops.cache.stores.sql_tables import tables
+from chainops.cache.stores.stored import (
     HALF_LIFE_S,
     entry_of,
     first_number,

@@ -28,8 +28,8 @@ from typing import Any, Literal, cast
 
 from langchain_core.runnables import Runnable
 
-from chainops.cache.flight import Flight, Landed, Seat
-from chainops.cache.pieces import Resume, Tap, Through, is_text, own
+from chainops.cache.sharing.flight import Flight, Landed, Seat
+from chainops.cache.sharing.pieces import Resume, Tap, Through, is_text, own
 from chainops.core.chunks import as_chunk, merge
 from chainops.core.events import Event
 from chainops.core.run import Run

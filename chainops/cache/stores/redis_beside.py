@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
 from chainops.cache.records import LONGEST_LEASE_S, Kind, Lease, Tally
-from chainops.cache.redis_scripts import BODIES, PREFIX, source
-from chainops.cache.stored import (
+from chainops.cache.stores.redis_scripts import BODIES, PREFIX, source
+from chainops.cache.stores.stored import (
     HALF_LIFE_S,
     LABELS_KEPT,
     LOG_KEPT,

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast, get_args
 
 from chainops.cache.records import LONGEST_LEASE_S, Kind, Lease, Tally
-from chainops.cache.sql_statements import Statements, build
-from chainops.cache.sql_tables import schema, tables
-from chainops.cache.stored import LABELS_KEPT, check_lease, first_number, label_of, name_key, to_json, user_mark
+from chainops.cache.stores.sql_statements import Statements, build
+from chainops.cache.stores.sql_tables import schema, tables
+from chainops.cache.stores.stored import LABELS_KEPT, check_lease, first_number, label_of, name_key, to_json, user_mark
 from chainops.stores.sql import SqlStore
 
 if TYPE_CHECKING:

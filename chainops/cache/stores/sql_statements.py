@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from chainops.cache.sql_tables import tables
+from chainops.cache.stores.sql_tables import tables
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Executable
