@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from langchain_core.messages import AIMessage
 
 import chainops
 from chainops.cache.cache import Cache
-from chainops.cache.records import CacheAudited, CacheMissed, CacheServed
+from chainops.cache.compare import Verdict
+from chainops.cache.records import CacheAudited, CacheCompared, CacheMissed, CacheServed
 from chainops.core.errors import InvalidInput
 from chainops.testing.listening import capture_events
 
@@ -219,3 +221,30 @@ def test_replay_keeps_tenants_apart(make_cache, by_topic):
 def test_replay_names_the_row_it_cannot_read(make_cache, by_topic, row):
     with pytest.raises(InvalidInput, match="row 2"):
         Cache(make_cache(by_topic)).replay([{"question": "q", "answer": "a"}, row])
+
+
+def test_the_asker_does_not_wait_for_the_comparison_and_what_it_found_is_known_to_all(make_cache, make_replica):
+    began, go = threading.Event(), threading.Event()
+
+    class Slow:
+        def same(self, question, a, b):
+            began.set()
+            assert go.wait(20)
+            return Verdict(same=True, score=1.0, why="told to")
+
+    slow = Slow()
+    cache = make_cache(lambda question: AIMessage(content=f"about {topic(question)}"), threshold=0.99)
+    cache = cache.model_copy(update={"comparer": lambda: slow})
+    cache.invoke("tell me about the lost card")
+    with capture_events() as events:
+        assert cache.invoke("tell us about the lost card").status == "ok"
+        assert began.wait(20)  # it goes on, and the answer is here
+        go.set()
+        assert Cache(cache).drain()
+    (compared,) = events.of(CacheCompared)
+    assert (compared.same, compared.why) == (True, "told to")
+    groups = {entry.group for entry, _, _ in Cache(cache).entries()}
+    assert len(groups) == 1
+    elsewhere = make_cache(lambda _: AIMessage(content="x"), replica=make_replica(), threshold=0.99)
+    told = Cache(elsewhere).explain("please tell us about the lost card")
+    assert [each.same_answer for each in told.neighbours] == [True, True]
