@@ -28,6 +28,8 @@ MOST = 4000
 """Rows of a domain: a shuffled part of the large ones."""
 SPREAD = 0.3
 """Standard deviation of the other weights between domains. Chosen: spreads fitted by EM served fewer hits."""
+AGES, AGES_SPREAD = ("age", "age_group"), 0.5
+"""What the age of an entry says depends on the order in which questions come, not on the domain: its mean is 0."""
 LICENCES = {
     "banking77": "CC BY 4.0",
     "clinc150": "CC BY 3.0",
@@ -47,14 +49,14 @@ LICENCES = {
 def labelled(name: str, rows: list[tuple[str, str]], cache: Path) -> tuple[np.ndarray, np.ndarray]:
     """Features of every request of a shuffled stream, and whether its nearest entry's answer was wrong."""
     stream = streams.open_stream(name, rows, cache, most=MOST)
-    is_kept = np.zeros(len(stream), bool)
+    stored = np.zeros(len(stream), np.int64)
     features, wrong = [], []
-    for at in next(stream.orders(1)):
-        near, _ = stream.near(at, is_kept, stream.labels)
+    for number, at in enumerate(next(stream.orders(1, first=100)), 1):
+        near, _ = stream.near(at, stored, stream.labels)
         if near:
             features.append(evidence(stream.texts[at], near).values)
             wrong.append(float(near[0].group != stream.labels[at]))
-        is_kept[at] = True
+        stored[at] = number
     return np.array(features), np.array(wrong)
 
 
@@ -80,7 +82,7 @@ def make(labels: dict[str, tuple[np.ndarray, np.ndarray]], *, without: tuple[str
         np.hstack([np.concatenate(rows), np.concatenate(own)]), np.concatenate([w for _, w in used.values()])
     )
     mean, levels = weights[: len(NAMES) + 1], weights[len(NAMES) + 1 :]
-    sd = np.concatenate([[max(1.0, float(levels.std()))], np.full(len(NAMES), SPREAD)])
+    sd = np.array([max(1.0, float(levels.std())), *(SPREAD if name not in AGES else AGES_SPREAD for name in NAMES)])
     about = {
         "what": "weights of the log odds that the nearest entry's answer is wrong, and how they differ between domains",
         "how": "benchmarks/cache_prior.py: logistic regression with a level for each domain, MiniLM embeddings",
@@ -100,6 +102,7 @@ def make(labels: dict[str, tuple[np.ndarray, np.ndarray]], *, without: tuple[str
 def _joint(rows: np.ndarray, wrong: np.ndarray) -> np.ndarray:
     """Weights common to all domains and a level of its own for each (the last columns), by Newton's method."""
     penalty = np.concatenate([[0.01], np.full(len(NAMES), 2.0), np.full(rows.shape[1] - len(NAMES) - 1, 1 / 9)])
+    penalty[[1 + NAMES.index(name) for name in AGES]] = 1e6
     weights = np.zeros(rows.shape[1])
     for _ in range(40):
         risk = 1 / (1 + np.exp(-rows @ weights))

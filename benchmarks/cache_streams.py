@@ -147,8 +147,13 @@ class Stream:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def near(self, at: int, is_kept: np.ndarray, groups: Sequence[str]) -> tuple[list[Near], list[int]]:
-        """The up to 16 nearest entries kept so far, and their places."""
+    def near(self, at: int, stored: np.ndarray, groups: Sequence[str]) -> tuple[list[Near], list[int]]:
+        """The up to 16 nearest entries kept so far, and their places.
+
+        Args:
+            stored: Shape (n,), the number under which each text was kept, from 1; 0 where it is not.
+        """
+        is_kept, newest = stored > 0, int(stored.max())
         found = self.nearest[at]
         first = np.flatnonzero(is_kept[found])[:16]
         places, similar = found[first], self.similarity[at][first]
@@ -157,12 +162,16 @@ class Stream:
             values = self.vectors[kept] @ self.vectors[at]
             best = np.argsort(-values, kind="stable")[:16]
             places, similar = kept[best], values[best]
-        near = [Near(float(s), self.texts[p], groups[p]) for s, p in zip(similar, places, strict=True)]
+        near = [
+            Near(float(s), self.texts[p], groups[p], newest - int(stored[p]))
+            for s, p in zip(similar, places, strict=True)
+        ]
         return near, [int(place) for place in places]
 
-    def orders(self, count: int) -> Iterator[np.ndarray]:
+    def orders(self, count: int, *, first: int = 300) -> Iterator[np.ndarray]:
+        """Shuffled orders, of the seeds from `first` on."""
         for number in range(count):
-            yield np.random.default_rng(100 + number).permutation(len(self))
+            yield np.random.default_rng(first + number).permutation(len(self))
 
     def by_label(self) -> np.ndarray:
         """The adversarial order: one class after the other."""
@@ -178,3 +187,50 @@ def open_stream(name: str, rows: Sequence[tuple[str, str]], cache: Path, *, most
 
 
 Same = Callable[[int, int], bool]
+"""Whether the answers of two texts, by their places, say the same."""
+
+WORDINGS = (
+    "To settle {topic}, open the help page on {topic} and follow the steps there.",
+    "Open the help page on {topic} and follow the steps there to settle {topic}.",
+    "Please open the help page on {topic}. Follow the steps there to settle {topic}.",
+)
+
+
+def reply(label: str, number: int) -> str:
+    """The answer to a question of a class, in one of three wordings. The comparer misses that the last, which every
+    eighth has, says the same as the others.
+    """
+    return WORDINGS[2 if number % 8 == 7 else number % 2].format(topic=label.replace("_", " ").strip("?"))
+
+
+def own_answers(folder: Path) -> list[tuple[str, str, str]]:
+    """Questions, labels and written answers of sources in which hardly two questions have the same answer."""
+    found = [
+        (row["query"], f"{row['passage']}:{row['answers'][0]}", row["answers"][0])
+        for row in rows_of(folder, "xquad_en/dev")
+    ]
+    return found + [(row["query"], row["id"], row["spans"][0]["text"]) for row in rows_of(folder, "chunking_eval/dev")]
+
+
+def by_comparer(questions: Sequence[str], answers: Sequence[str]) -> Same:
+    """The cache's own comparer. Sentences are embedded once."""
+    from chainops.cache.compare import Auto, Reply
+    from chainops.cache.prose import Prose
+    from chainops.models.embeddings import embedder
+
+    rows: dict[str, np.ndarray] = {}
+
+    def embed_once(texts: list[str]) -> np.ndarray:
+        if missing := [text for text in dict.fromkeys(texts) if text not in rows]:
+            rows.update(zip(missing, np.asarray(embedder("minilm").embed(missing)), strict=True))
+        return np.stack([rows[text] for text in texts])
+
+    comparer, known = Auto(Prose(embed_once)), dict[tuple[str, str], bool]()
+
+    def same(at: int, place: int) -> bool:
+        pair = answers[at], answers[place]
+        if pair not in known:
+            known[pair] = comparer.same(questions[at], Reply(pair[0]), Reply(pair[1])).same
+        return known[pair]
+
+    return same

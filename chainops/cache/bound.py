@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,14 +15,16 @@ MARGIN = 0.85
 """Share of the bound that the limit is set for."""
 OVERDRAFT = 1.5
 """What past serving left of the bound may be used later, up to this many times the bound at once."""
-SURE = 1.0
-"""How sure the upper bound of the error is, as a quantile of the normal distribution: 1.0 is 84%."""
+SURE = 0.5
+"""How sure the upper bound of the error is, as a quantile of the normal distribution: 0.5 is 69%."""
 _PRIOR_COUNT = 30.0
 """What the model's calibration is worth before own labels: this many labels."""
 _STRANGE = 4.0
 """A domain may be unlike any the prior knows. Its assumed error: 1/(1 + own labels below the limit / this)^2."""
 _DOUBT = 0.5
 """Standard deviations by which a surprise in the latest labels is taken to be chance."""
+UNSEEN = 1.0
+"""Errors that may be there although no label has shown them: what keeps small bounds from resting on luck."""
 _KNOWN_AFTER = 20
 """Audits after which what was served so far is counted."""
 
@@ -44,6 +46,10 @@ class Labels:
     is_audit: Array
     lately: Array
     """Near 1 for the latest labels, soon less."""
+
+    def only(self, chosen: NDArray[np.bool_]) -> Labels:
+        """Some of the rows. `chosen`: shape (n,)."""
+        return Labels(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +99,7 @@ def _largest(labels: Labels, bound: float) -> Limit:
 
     For each candidate limit: the mean predicted risk of the requests below it (by `mass`), times how far the labels
     below it say that predictions are off. That factor has a Gamma distribution, as for errors that come at a rate
-    proportional to the prediction; its upper limit is Wilson's for counts.
+    proportional to the prediction; its upper limit is a normal approximation, with `UNSEEN` more errors.
     """
     import numpy as np
 
@@ -102,7 +108,8 @@ def _largest(labels: Labels, bound: float) -> Limit:
     mean = np.cumsum(mass * risk) / np.maximum(np.cumsum(mass), 1e-9)
     shape = _PRIOR_COUNT * mean + np.cumsum(labels.wrong[order])
     rate = _PRIOR_COUNT * mean + np.cumsum(counts * risk)
-    upper = (shape + SURE**2 / 2 + SURE * np.sqrt(shape + SURE**2 / 4)) / np.maximum(rate, 1e-12)
+    may = shape + UNSEEN
+    upper = (may + SURE * np.sqrt(may)) / np.maximum(rate, 1e-12)
     strange = 1.0 / np.square(1.0 + np.cumsum(counts) / _STRANGE)
     fits = np.flatnonzero((mean * upper + strange <= bound) & (risk < 0.5))
     if bound <= 0.0 or len(fits) == 0:

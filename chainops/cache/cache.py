@@ -15,6 +15,7 @@ from chainops.cache import policy
 from chainops.cache.judge import Label
 from chainops.cache.lookup import Found, Lookup
 from chainops.cache.messages import reply_of
+from chainops.cache.policy import rejected
 from chainops.cache.records import CacheDropped, CacheReported, Entry, Kind, Tally, Where
 from chainops.cache.replica import Replica
 from chainops.cache.standing import Standing
@@ -247,7 +248,7 @@ class Cache:
 
     # Correcting
 
-    def wrong(self, answer_or_id: BaseMessage | str, reason: str, *, by: str | None = None) -> str:
+    def wrong(self, answer_or_id: BaseMessage | str, reason: str, *, by: str | None = None) -> tuple[str, ...]:
         """Take an entry out because what it says, or that it was served for a question, is wrong; nearby entries that
         say the same go with it.
 
@@ -258,7 +259,8 @@ class Cache:
             answer_or_id: The answer that was served, or the id of an entry.
 
         Returns:
-            The id of the entry that was dropped.
+            The ids that were dropped, the entry's own first. The same answer to the same question is not kept again:
+            mend what it comes from.
 
         Raises:
             InvalidInput: The answer did not come from this cache.
@@ -269,12 +271,13 @@ class Cache:
         entry = self.entry(entry_id)
         now = time.time()
         alike = self._alike(entry)  # what says the same to a similar question would be served next
+        replica.store.update(entry_id, group=rejected(entry.question, reply_of(entry.message, entry.facts).text))
         replica.drop(Where(ids=(entry_id, *alike)), reason=f"wrong: {reason}"[:500], now=now)
         if features is not None:
             replica.store.add_label(replica.owner, Label(features=features, correct=False, source="report", at=now))
             replica.learn()
         self._tell(CacheReported(entry=entry_id, question=entry.question, reason=reason, by=by))
-        return entry_id
+        return (entry_id, *alike)
 
     def _alike(self, entry: Entry) -> list[str]:
         """Ids of nearby entries with the same answer."""
@@ -325,6 +328,8 @@ class Cache:
         Raises:
             InvalidInput: Nothing was said; `everything=True` empties the cache.
         """
+        if older_than_s is not None and not (isinstance(older_than_s, int | float) and older_than_s > 0):
+            raise InvalidInput("older_than_s", repr(older_than_s), "a number of seconds above 0")
         named = (("document", document), ("prompt", prompt), ("model", model))
         uses = tuple((kind, name, None) for kind, name in named if name is not None)
         now = time.time()
@@ -338,7 +343,7 @@ class Cache:
             everything=everything,
         )
         if where == Where():
-            raise InvalidInput("drop", "no condition", "at least one, or everything=True")
+            raise InvalidInput("drop", "no condition", "at least one, or everything=True (--everything)")
         return self._drop(where, reason, now)
 
     def documents_changed(self, digests: Mapping[str, str | None]) -> int:
@@ -377,8 +382,13 @@ class Cache:
 
     def replay(self, rows: Iterable[Mapping[str, Any]], **options: Any) -> Replay:
         """Score policies on logged traffic, in the order it came. See `chainops.cache.replay.replay`."""
-        from chainops.cache.replay import replay
+        from chainops.cache.replay import BOUNDS, THRESHOLDS, replay
 
+        settings = self._component.settings
+        if settings.threshold is None:
+            options.setdefault("bounds", sorted({*BOUNDS, settings.bound} - {0.0}))
+        else:
+            options.setdefault("thresholds", sorted({*THRESHOLDS, settings.threshold}))
         shown = nullcontext() if self._progress is None else self._progress("replaying")
         with shown as progress:
             same = self._component.comparer().same

@@ -137,6 +137,7 @@ class SemanticCache(Component[Any, Any]):
             found: Found = yield Do(lambda: lookup.find(key, tenant=tenant, now=now, now_s=now_s, draw=draw))
         except ChainopsError as error:
             run.emit(CacheUnavailable(error=str(error)))
+            run.report.reasons.append("the cache could not be reached, and was done without")
             return Found(why="the store cannot be reached", is_down=True)
         self._tell_recovered(lookup.replica, run)
         for notice in lookup.replica.take_notices():

@@ -25,12 +25,22 @@ class Counts:
         self._hits: dict[str, int] = {}
         self._counts: dict[tuple[str | None, Kind], Tally] = {}
         self._flushed_at = time.monotonic()
+        self._is_due = False
         _instances.add(self)
 
     def count(self, kind: Kind, *, tenant: str | None, usd: float = 0.0, seconds: float = 0.0) -> None:
         """Count what happened; written to the store once a second. Never blocks."""
         with self._lock:
             self._counts[tenant, kind] = self._counts.get((tenant, kind), Tally()) + Tally(1, usd, seconds)
+            is_first, self._is_due = not self._is_due, True
+        if is_first:  # written also when no other request comes
+            timer = threading.Timer(EVERY_S, self._flush_later)
+            timer.daemon = True
+            timer.start()
+
+    def _flush_later(self) -> None:
+        with contextlib.suppress(ChainopsError):
+            self.flush(now=time.time(), at_once=True)
 
     def count_hit(self, entry: str) -> None:
         with self._lock:
@@ -42,7 +52,7 @@ class Counts:
             return
         with self._lock:
             counts, self._counts, hits, self._hits = self._counts, {}, self._hits, {}
-            self._flushed_at = time.monotonic()
+            self._flushed_at, self._is_due = time.monotonic(), False
         by_tenant: dict[str | None, dict[Kind, Tally]] = {}
         for (tenant, kind), tally in counts.items():
             by_tenant.setdefault(tenant, {})[kind] = tally

@@ -7,9 +7,10 @@ the same answer, how far the nearest one with a *different* answer is, and which
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 
 from chainops.text.facts import Facts, differences, facts
 from chainops.text.tokens import STOP_WORDS, stem, tokens
@@ -41,8 +42,26 @@ NAMES = (
     "same_words",
     "length",
     "length_ratio",
+    "age",
+    "age_group",
 )
 """The features in order; `Evidence.values` says what each is."""
+
+COUNTS = ("numbers", "negation", "times", "names", "identifiers", "opposed", "same_words")
+"""Those that are whole numbers."""
+RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
+    dict.fromkeys(NAMES, (0.0, 1.0))
+    | dict.fromkeys(("numbers", "times", "names", "identifiers", "opposed"), (0.0, 3.0))
+    | dict.fromkeys(("similarity", "mean_similarity"), (-1.0, 1.0))
+    | dict.fromkeys(("length", "length_ratio", "age", "age_group"), (0.0, math.inf))
+    | {
+        "closeness": (-math.log(2.01), -math.log(0.01)),
+        "margin": (-1.0, 2.0),
+        "vote": (-4.0, 4.0),
+        "support": (0.0, math.log(NEIGHBOURS)),
+    }
+)
+"""The lowest and highest value that each can have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +73,8 @@ class Near:
     question: str
     group: str
     """Which answer it has: entries whose answers were judged the same share it."""
+    newer: int = 1000
+    """How many entries of its scope were stored after it; where nobody knows, many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +102,8 @@ class Evidence:
     same_words: 1 where both have the same content words.
     length: ln(1 + content words of the question).
     length_ratio: absolute difference of those logarithms between the two.
+    age: ln(1 + entries stored after the nearest): where questions come class by class, right neighbours are new ones.
+    age_group: the same for the newest of the neighbours with the candidate answer.
     """
 
     @property
@@ -128,6 +151,8 @@ def evidence(question: str, near: Sequence[Near]) -> Evidence:
             float(asked.content == kept.content),
             math.log1p(len(asked.content)),
             abs(math.log1p(len(asked.content)) - math.log1p(len(kept.content))),
+            math.log1p(first.newer),
+            math.log1p(min(each.newer for each in near if each.group == first.group)),
         )
     )
 

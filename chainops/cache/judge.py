@@ -18,9 +18,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from chainops.cache.bound import Labels, limit_for
+from chainops.cache.bursts import allowed, audit_share
 from chainops.cache.evidence import NAMES, Evidence
+from chainops.cache.guard import KINDS, across, closed, differing, told
 from chainops.cache.risk import Model, Prior, fit, shipped
 from chainops.cache.standing import Alarm, Standing, interval
+from chainops.cache.turning import turning_points
 from chainops.core.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -37,9 +40,9 @@ _HALF_LIFE = 1500
 """Labels after which one counts half in the calibration."""
 _LATELY = 30
 """Labels after which one counts half in the surprise."""
-_REFIT_EVERY = 10
+_REFIT_EVERY = 25
 _FIRST_AUDITS = 0.25
-"""Share of the first served requests that are audited, and of all while audits do not show that the bound is kept."""
+"""Share of the first served requests that are audited, and of those after an alarm."""
 _KEPT = {"miss": 3000, "audit": 1000}
 
 
@@ -93,8 +96,10 @@ class _State:
     factor: float
     """Observed errors over expected ones below the limit."""
     audit_rate: float
-    """Higher than asked for until audits show that the bound is kept: an error is to be found soon."""
+    """Higher than asked for while there are few audits: an error in the beginning is to be found soon."""
     why_not: str
+    closed: frozenset[str] = frozenset(KINDS)
+    """Differences across which nothing is served: see `cache/guard.py`."""
 
 
 class Judge:
@@ -140,8 +145,10 @@ class Judge:
             return Decision(False, False, risk, 0.0, state.why_not)
         if own > state.limit:
             return Decision(False, False, risk, limit, f"a risk of {risk:.2%} is above the {limit:.2%} allowed now")
+        if guarded := state.closed.intersection(differing(evidence.values)):
+            return Decision(False, False, risk, limit, told(guarded))
         reason = f"a risk of {risk:.2%} is within the {limit:.2%} allowed now"
-        return Decision(True, draw < state.audit_rate, risk, limit, reason)
+        return Decision(True, draw < self._share(state.audit_rate, evidence.values), risk, limit, reason)
 
     def learn(self, label: Label) -> None:
         """Take one label in. Refits now and then, and at once when a served answer was wrong.
@@ -189,7 +196,15 @@ class Judge:
         parts = state.model.parts(evidence.values)
         rows = [(name, value, parts[name]) for name, value in evidence.to_dict().items()]
         rows.sort(key=lambda row: -abs(row[2]))
-        return Explanation(decision, tuple(rows), tuple(_changes(state, evidence, decision)))
+
+        def serves(values: tuple[float, ...]) -> bool:
+            return state.model.risk(values) <= state.limit and not state.closed.intersection(differing(values))
+
+        changes = turning_points(serves, evidence.values, self.prior.scale) if state.limit > 0.0 else ()
+        return Explanation(decision, tuple(rows), tuple(changes))
+
+    def _share(self, rate: float, values: tuple[float, ...]) -> float:
+        return audit_share(rate, values, self.max_error_rate) if self.audit_rate else rate
 
     def _take(self, label: Label) -> bool:
         """Keep a label; whether it is time to refit."""
@@ -204,7 +219,7 @@ class Judge:
         elif label.source == "report":
             at_once = not label.correct
         where = "miss" if label.source == "miss" else "audit"
-        rate = max(self._rate, 0.01) if label.source == "audit" else 1.0
+        rate = max(self._share(self._rate, label.features), 0.01) if label.source == "audit" else 1.0
         self._kept[where].append(_Kept(label, np.array(label.features), self._count, self._alarm.count, rate))
         if at_once or self._count >= self._next_fit:
             self._next_fit = self._count + _REFIT_EVERY
@@ -220,7 +235,8 @@ class Judge:
         # What was learned before an alarm tells of another time: it counts a fifth for each alarm since.
         stale = np.array([0.2 ** (seen.alarms - each.alarms) for each in kept])
         age = np.array([seen.count - each.number for each in kept], dtype=np.float64)
-        model, risk = fit(self.prior, np.stack([each.row for each in kept]), wrong, stale)
+        features = np.stack([each.row for each in kept])
+        model, risk = fit(self.prior, features, wrong, stale)
         is_report = np.array([each.label.source == "report" for each in kept])
         stands_for = np.where(is_report, 0.0, stale / np.array([each.rate for each in kept]))
         counts = stale * 0.5 ** (age / _HALF_LIFE)
@@ -233,15 +249,18 @@ class Judge:
             is_audit=np.array([each.label.source == "audit" for each in kept], dtype=np.float64),
             lately=stale * 0.5 ** (age / _LATELY),
         )
-        limit = limit_for(labels, self.max_error_rate)
+        bound = allowed(self.max_error_rate, features, labels.mass)
+        limit = limit_for(labels, bound)
+        shut = closed(features, labels.wrong, labels.counts, risk <= limit.risk, limit.risk * limit.factor)
+        if limit.risk > 0:  # what is not served for its difference leaves the bound to the rest
+            limit = limit_for(labels.only(~across(features, shut)), bound)
         why_not = f"the labels so far do not support an error of at most {self.max_error_rate:.2%}"
-        return _State(model, limit.risk, limit.factor, seen.audit_rate, "" if limit.risk > 0 else why_not)
+        return _State(model, limit.risk, limit.factor, seen.audit_rate, "" if limit.risk > 0 else why_not, shut)
 
     def _seen(self) -> _Seen:
         kept = (*self._kept["miss"], *self._kept["audit"])
         now = [each.label for each in self._kept["audit"] if each.alarms == self._alarm.count]
-        wrong = sum(not each.correct for each in now)
-        shown = max(0.0, sum(each.source == "audit" for each in now) - wrong / max(self.max_error_rate, 1e-6))
+        shown = sum(each.source == "audit" for each in now)
         self._rate = max(self.audit_rate, _FIRST_AUDITS / (1.0 + shown / 4.0)) if self.audit_rate else 0.0
         return _Seen(kept, self._count, self._alarm.count, self._rate)
 
@@ -271,21 +290,3 @@ _NEIGHBOURS = NAMES.index("neighbours")
 
 def _is_sound(values: tuple[float, ...]) -> bool:
     return len(values) == len(NAMES) and all(map(math.isfinite, values))
-
-
-def _changes(state: _State, evidence: Evidence, decision: Decision) -> Iterable[str]:
-    """For each feature alone: the value at which the decision would turn, if there is one within reach."""
-    prior, model = state.model.prior, state.model
-    if state.limit <= 0.0:
-        return
-    for at, name in enumerate(prior.names):
-        for step in range(1, 41):
-            for sign in (1, -1):
-                moved = evidence.values[at] + sign * 0.1 * step * prior.scale[at]
-                values = (*evidence.values[:at], moved, *evidence.values[at + 1 :])
-                if (model.risk(values) <= state.limit) != decision.serve:
-                    yield f"{name} {moved:.3g} instead of {evidence.values[at]:.3g}"
-                    break
-            else:
-                continue
-            break

@@ -71,13 +71,16 @@ def keep(
         entry = replace(entry, owner=replica.owner)
         now_s, limits = run.clock.monotonic(), cache.settings.limits
         work = partial(_store, cache, replica, entry, found, now_s=now_s, limits=limits)
-        stored: tuple[Entry, list[str]] = yield Do(work)
+        stored: tuple[Entry, list[str]] | None = yield Do(work)
     except InvalidInput as error:  # too large, or nothing that JSON can hold
         run.emit(CacheKept(entry=None, reason=str(error)))
         return None
     except ChainopsError as error:
         run.emit(CacheUnavailable(error=str(error)))
         _hold(cache, entry, run)
+        return None
+    if stored is None:
+        run.emit(CacheKept(entry=None, reason="the same answer to this question was reported as wrong"))
         return None
     kept, evicted = stored
     run.emit(CacheKept(entry=kept.id, reason=None))
@@ -121,9 +124,11 @@ def _hold(cache: SemanticCache, entry: Entry, run: Run) -> None:
 
 def _store(
     cache: SemanticCache, replica: Replica, entry: Entry, found: Found, *, now_s: float, limits: Limits
-) -> tuple[Entry, list[str]]:
+) -> tuple[Entry, list[str]] | None:
     vector = found.vector
     with replica.guarded():
+        if replica.rejects(policy.rejected(entry.question, reply_of(entry.message, entry.facts).text)):
+            return None
         if vector is None and cache.settings.looks_near and found.may_embed:
             vector = replica.embed(entry.question)
         kept = entry if vector is None else replace(entry, embedder=replica.embedder_digest)

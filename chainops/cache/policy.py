@@ -137,6 +137,11 @@ def digest(value: Any) -> str:
     ).hexdigest()
 
 
+def rejected(question: str, text: str) -> str:
+    """The mark of an answer that was reported as wrong, by which it is known when the chain says it again."""
+    return f"wrong:{digest([plain(question), plain(text)])[:40]}"
+
+
 def is_alive(created_at: float, *, now: float, ttl_s: float | None) -> bool:
     """Whether an entry may still be served. Age counts from when it was stored, however often it is asked for.
 

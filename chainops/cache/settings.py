@@ -12,6 +12,9 @@ from chainops.cache.records import Limits
 from chainops.core.settings import Seconds, Settings
 
 
+_SCHEMES = ("redis", "rediss", "unix", "sqlite", "postgresql")
+
+
 class CacheSettings(Settings):
     """What a chain file may say about a cache."""
 
@@ -57,6 +60,8 @@ class CacheSettings(Settings):
     def _has_no_password(cls, url: str | None) -> str | None:
         if url and re.match(r"[a-z+0-9]+://[^/@]*:[^/@]+@", url):
             raise ValueError("expected a URL without a password: REDIS_PASSWORD or PGPASSWORD is read instead")
+        if url and "://" in url and url.partition("://")[0] not in _SCHEMES:
+            raise ValueError(f"expected {', '.join(f'{each}://' for each in _SCHEMES)}, or a path")
         return url
 
     @model_validator(mode="after")

@@ -28,10 +28,22 @@ def _lines(stats: Stats) -> Iterable[tuple[str, str]]:
     if stats.would_serve:
         yield "shadow", f"{stats.would_serve:,} would have been served for a stored answer"
     yield "saved", f"{dollars(stats.saved_usd)} and {seconds(stats.saved_seconds)} of waiting"
-    yield "error", str(stats.standing)
+    yield "error", _error(stats)
     if stats.audits:
         yield "audits", f"{stats.audits:,}, which cost {dollars(stats.audit_usd)}"
     yield "size", f"{stats.entries:,} entries, {stats.bytes / 1e6:,.1f} MB"
+
+
+def _error(stats: Stats) -> str:
+    standing = stats.standing
+    if not stats.rule.startswith("threshold"):
+        return str(standing)
+    if not standing.audits:
+        return "no bound is declared, and no audits yet"
+    return (
+        f"no bound is declared; {standing.wrong} of {standing.audits} audited answers wrong "
+        f"({standing.lower:.2%} to {standing.upper:.2%} at 95%)"
+    )
 
 
 def stats_html(stats: Stats) -> str:

@@ -231,6 +231,19 @@ def cache_explain(
     caching.explain(chain, question, tenant=tenant, user=user, as_json=as_json)
 
 
+@cache.command("list")
+def cache_list(
+    chain: ChainPath,
+    containing: Annotated[str, typer.Option(help="Only questions with these words in them.")] = "",
+    limit: Annotated[int, typer.Option(help="At most so many, newest first.", min=1)] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """Entries and their ids."""
+    from chainops.cli import caching
+
+    caching.entries(chain, containing=containing, limit=limit, as_json=as_json)
+
+
 @cache.command("wrong")
 def cache_wrong(
     chain: ChainPath,
@@ -266,7 +279,15 @@ def cache_drop(
 @cache.command("replay")
 def cache_replay(
     chain: ChainPath,
-    rows: Annotated[Path, typer.Argument(help='JSON lines with "question" and "answer"; - reads standard input.')],
+    rows: Annotated[
+        Path,
+        typer.Argument(
+            help='JSON lines with "question" and "answer"; - reads standard input.',
+            exists=True,
+            dir_okay=False,
+            allow_dash=True,
+        ),
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Score thresholds and bounds on logged traffic before enabling one."""

@@ -37,7 +37,22 @@ def explain(chain: Path, question: str, *, tenant: str | None, user: str | None,
 
 
 def wrong(chain: Path, entry: str, reason: str) -> None:
-    typer.echo(f"dropped {_cache(chain).wrong(entry, reason)}")
+    gone = _cache(chain).wrong(entry, reason)
+    others = f" and {len(gone) - 1} near it that say the same" if len(gone) > 1 else ""
+    typer.echo(f"dropped {gone[0]}{others}")
+
+
+def entries(chain: Path, *, containing: str, limit: int, as_json: bool) -> None:
+    found = _cache(chain).entries(containing=containing, limit=limit)
+    if as_json:
+        rows = [
+            {"id": each.id, "question": each.question, "served": times, "tenant": each.tenant}
+            for each, times, _ in found
+        ]
+        typer.echo(json.dumps(rows, ensure_ascii=False))
+        return
+    for each, times, _ in found:
+        typer.echo(f"{each.id}  served {times:>4}  {' '.join(each.question.split())[:80]}")
 
 
 def drop(chain: Path, *, older_than: str | None, everything: bool, **said: str | None) -> None:
@@ -46,8 +61,10 @@ def drop(chain: Path, *, older_than: str | None, everything: bool, **said: str |
     from chainops.core.settings import Seconds
 
     try:
+        if older_than is not None and older_than.replace(".", "").isdigit():
+            raise ValueError("a bare number could mean seconds or days")
         older_than_s = None if older_than is None else TypeAdapter(Seconds).validate_python(older_than)
-    except ValidationError:
+    except (ValidationError, ValueError):
         raise InvalidInput("--older-than", repr(older_than), "a duration such as 30m, 24h, 7d") from None
     count = _cache(chain).drop(older_than_s=older_than_s, everything=everything, **said)
     typer.echo(f"dropped {count} {'entry' if count == 1 else 'entries'}")
@@ -65,7 +82,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
             try:
                 row = json.loads(line)
             except ValueError as error:
-                raise InvalidInput(f"{path}, line {number}", str(error), "one JSON object per line") from None
+                raise InvalidInput(f"{path}, line {number}", f"no JSON ({error})", "one JSON object per line") from None
             if not isinstance(row, dict):
                 raise InvalidInput(f"{path}, line {number}", type(row).__name__, "one JSON object per line")
             yield row

@@ -151,7 +151,7 @@ def test_gptcache_548_a_wrong_answer_can_be_reported_and_is_gone(cache):
     cache.invoke(ELEPHANTS)
     served = cache.invoke(ELEPHANTS)
     with capture_events() as events:
-        entry = Cache(cache).wrong(served, "there are four", by="ann")
+        (entry,) = Cache(cache).wrong(served, "there are four", by="ann")
     reported = events.of(CacheReported)[0]
     assert (reported.entry, reported.question, reported.reason, reported.by) == (
         entry,

@@ -5,7 +5,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chainops.cache.evidence import NAMES, NEIGHBOURS, Near, evidence
+from chainops.cache.evidence import NAMES, NEIGHBOURS, RANGES, Near, evidence
 
 
 def features(question: str, *near: Near) -> dict[str, float]:
@@ -68,6 +68,12 @@ def test_the_same_question_differs_in_nothing():
     assert all(found[name] == 0 for name in ("numbers", "negation", "times", "names", "identifiers", "opposed"))
 
 
+def test_age_is_that_of_the_nearest_and_of_the_newest_with_its_answer():
+    found = features("x?", Near(0.9, "q", "a", 99), Near(0.8, "q", "b", 0), Near(0.7, "q", "a", 9))
+    assert math.isclose(found["age"], math.log(100))
+    assert math.isclose(found["age_group"], math.log(10))
+
+
 def test_no_neighbour_gives_zeros():
     assert evidence("anything", []).values == (0.0,) * len(NAMES)
 
@@ -82,6 +88,14 @@ def test_any_neighbourhood_gives_finite_numbers_of_the_stated_names(question, fo
     values = evidence(question, found).values
     assert len(values) == len(NAMES)
     assert all(map(math.isfinite, values))
+
+
+@given(texts, neighbours)
+def test_every_value_is_within_its_range(question, found):
+    found.sort(key=lambda each: -each.similarity)
+    for name, value in evidence(question, found).to_dict().items():
+        low, high = RANGES[name]
+        assert low - 1e-9 <= value <= high + 1e-9
 
 
 @given(texts, neighbours)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chainops.cache.evidence import NAMES, Evidence, Near, evidence
+from chainops.cache.evidence import COUNTS, NAMES, RANGES, Evidence, Near, evidence
 from chainops.cache.judge import Judge, Label
 from chainops.cache.standing import Alarm, interval
 from chainops.core.errors import InvalidInput
@@ -231,6 +231,47 @@ def test_an_explanation_names_what_counts_and_what_would_turn_it():
     assert found.decision == judge.decide(MIDDLING, draw=1.0)
     assert abs(found.parts[0][2]) >= abs(found.parts[-1][2])
     assert judge.explain(Evidence((math.nan,) * len(NAMES))).parts == ()
+
+
+def test_what_would_turn_a_decision_is_possible():
+    judge, found = taught(0.1).judge, neighbourhood(0.99)
+    changes = [change for each in (EASY, MIDDLING, HARD, found) for change in judge.explain(each).changes]
+    assert changes
+    for change in changes:
+        name, value = change.split()[:2]
+        low, high = RANGES[name]
+        assert low <= float(value) <= high
+        assert name not in COUNTS or float(value).is_integer()
+
+
+def aged(newer: int) -> Evidence:
+    near = [Near(0.97 - 0.01 * at, "how do I top up my card", "a", newer + at) for at in range(16)]
+    return evidence("how can I top up the card", near)
+
+
+def test_next_to_new_neighbours_more_is_audited():
+    judge = Judge(0.02)
+    rng = random.Random(2)
+    judge.learn_all(label(aged(rng.choice([5, 500])), correct=True) for _ in range(600))
+    judge.learn_all(label(aged(500), correct=True, source="audit") for _ in range(60))
+    old, new = aged(500), aged(5)
+    assert judge.decide(old, draw=0.99).serve
+    assert judge.decide(new, draw=0.99).serve
+    assert not judge.decide(old, draw=0.05).audit
+    assert judge.decide(new, draw=0.05).audit
+
+
+def test_bursts_are_served_with_more_caution():
+    def limit(newer: int) -> float:
+        rng, judge = random.Random(4), Judge(0.05)
+        mixed = [(aged(newer), 0.99), (neighbourhood(0.8, 14), 0.95), (neighbourhood(0.8, 12), 0.9), (HARD, 0.05)]
+        for _ in range(800):
+            found, rate = rng.choice(mixed)
+            values = (*found.values[:-2], math.log1p(newer), math.log1p(newer))
+            judge.learn(Label(values, rng.random() < rate, "miss", 0.0))
+        return judge.standing().limit
+
+    assert limit(3) < limit(500)
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.5, math.nan])
