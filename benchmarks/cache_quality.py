@@ -10,9 +10,10 @@ entry, here with a posterior on a grid); a plain sketch; ours, with a prior made
 plays anybody's rows {"text": ..., "label": ...}, with the shipped prior. DIR as for benchmarks/cache_prior.py.
 
 The judge's few constants were chosen on "banking77 train, 3080" and "clinc150 train, 4500", on other orders than those
-played here, and on their sorted order. The rule-made twins are alike in both sets, so leaving one out does not make the
-other foreign. The sketch is an earlier, plainer logistic model without any guarantee. "written": answers are sentences,
-and whether two of them say the same is what the cache's comparer says of them.
+played here (though a first look at these led to a stricter choice), and on their sorted order. The rule-made twins are
+alike in both sets, so leaving one out does not make the other foreign. The sketch is an earlier, plainer logistic model
+without any guarantee. "written": answers are sentences, and whether two of them say the same is what the cache's
+comparer says of them.
 
 Wrong: share of the served answers, pooled over the orders, and its 95% upper limit (Clopper-Pearson).
 """

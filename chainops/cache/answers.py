@@ -43,10 +43,11 @@ class StoredAnswers:
     def find(self, scope: str, question: str, *, may_be_near: bool) -> Any | None:
         clock = current_clock()
         key, now, now_s = self._key(scope, question, may_be_near), clock.time(), clock.monotonic()
-        found = self._lookup.held(key, now=now, now_s=now_s)
+        found = self._lookup.held(key, tenant=self._tenant, now=now, now_s=now_s)
         if found is None:
             draw = uuid.uuid4().int / 2**128
             found = self._lookup.find(key, tenant=self._tenant, now=now, now_s=now_s, draw=draw)
+            self._replica.recovered()
         is_audit = found.decision is not None and found.decision.audit
         if found.entry is None or is_audit or self._settings.mode == "shadow":
             self._replica.counts.count("missed", tenant=self._tenant)

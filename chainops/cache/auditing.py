@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from langchain_core.runnables import RunnableConfig
 
-from chainops.cache.keeping import WORTH_COMPARING, compare, keep
+from chainops.cache.judge import Label
+from chainops.cache.keeping import WORTH_COMPARING, compare, keep, same
 from chainops.cache.lookup import Found
+from chainops.cache.messages import as_json, reply_of
 from chainops.cache.policy import Key
 from chainops.cache.records import CacheAudited, CacheCompared, Entry
 from chainops.core.caller import STATE_KEY
@@ -50,7 +52,10 @@ class Audit(Component[Any, Any]):
             raise
         took_s = run.clock.monotonic() - started
         kept = yield from keep(cache, key, fresh, found, run, duration_s=took_s)
-        verdict = None if kept is None else (yield from compare(cache, kept, found, source="audit"))
+        if kept is not None:
+            verdict = yield from compare(cache, kept, found, source="audit")
+        else:
+            verdict = yield from _unkept(cache, key, served, fresh, found, run)
         cost = run.attempts.cost_usd
         if verdict is None:
             why = f"the second answer is {run.report.status}, and was not compared"
@@ -62,6 +67,19 @@ class Audit(Component[Any, Any]):
             replica.counts.count("audited_wrong", tenant=run.caller.tenant)
         run.emit(CacheAudited(entry=served.id, same=verdict.same, why=verdict.why, cost_usd=cost))
         return fresh
+
+
+def _unkept(cache: Any, key: Any, served: Entry, fresh: Any, found: Any, run: Run) -> Plan[Any]:
+    """What an answer that is not stored (it does not know, it refuses) says of the one that was served."""
+    message = as_json(fresh)
+    if message is None or run.report.status not in ("ok", "refused"):
+        return None
+    facts = run.report.facts()
+    verdict = yield from same(cache, key.question, reply_of(message, facts), reply_of(served.message, served.facts))
+    replica: Replica = yield Do(cache.replica)
+    label = None if found.evidence is None else Label(found.evidence.values, verdict.same, "audit", run.clock.time())
+    yield Do(lambda: replica.learn_of(served, group=None, label=label))
+    return verdict
 
 
 class Comparison(Component[Any, Any]):

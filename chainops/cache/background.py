@@ -10,6 +10,8 @@ import time
 import weakref
 from collections.abc import Callable
 
+from chainops.cache.sharing.forking import reset_in_child
+
 WAITING_AT_MOST = 256
 """Audits and comparisons beyond these are given up, and told: learning must not become a load."""
 _LAST_S = 5.0
@@ -25,13 +27,19 @@ class Background:
 
     def __init__(self, name: str, *, waiting_at_most: int = WAITING_AT_MOST) -> None:
         self._name = name
-        self._lock = threading.Lock()
-        self._waiting: queue.Queue[Callable[[], None]] = queue.Queue(waiting_at_most)
-        self._thread: threading.Thread | None = None
-        self._unfinished = 0
+        self._waiting_at_most = waiting_at_most
+        self.reset()
+        reset_in_child(self)
         self.is_ending = False
         """Long work looks at this between its parts."""
         _instances.add(self)
+
+    def reset(self) -> None:
+        """For a forked child: what waits is its parent's work."""
+        self._lock = threading.Lock()
+        self._waiting: queue.Queue[Callable[[], None]] = queue.Queue(self._waiting_at_most)
+        self._thread: threading.Thread | None = None
+        self._unfinished = 0
 
     def submit(self, work: Callable[[], None]) -> bool:
         """Queue work, which must not raise; False when too much is waiting. Never blocks."""

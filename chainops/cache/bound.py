@@ -23,7 +23,10 @@ _STRANGE = 4.0
 """A domain may be unlike any the prior knows. Its assumed error: 1/(1 + own labels below the limit / this)^2."""
 _DOUBT = 0.5
 """Standard deviations by which a surprise in the latest labels is taken to be chance."""
-UNSEEN = 1.0
+AROUND = 4.0
+"""The calibration at a limit is read from labels of up to this many times its risk: below it there are hardly any
+errors to count, and the luckiest of many noisy limits would be chosen."""
+UNSEEN = 3.0
 """Errors that may be there although no label has shown them: what keeps small bounds from resting on luck."""
 _KNOWN_AFTER = 20
 """Audits after which what was served so far is counted."""
@@ -59,7 +62,7 @@ class Limit:
     risk: float
     """The highest predicted risk; 0 when nothing may be served."""
     factor: float
-    """Observed errors over predicted ones below it."""
+    """Observed errors over predicted ones about it."""
     upper: float
     """That factor, bounded from above."""
 
@@ -98,18 +101,21 @@ def _largest(labels: Labels, bound: float) -> Limit:
     """The largest risk whose region below keeps the bound, and observed over expected errors there: mean and upper.
 
     For each candidate limit: the mean predicted risk of the requests below it (by `mass`), times how far the labels
-    below it say that predictions are off. That factor has a Gamma distribution, as for errors that come at a rate
-    proportional to the prediction; its upper limit is a normal approximation, with `UNSEEN` more errors.
+    about it (up to `AROUND` times its risk) say that predictions are off. That factor has a Gamma distribution, as for
+    errors that come at a rate proportional to the prediction; its upper limit is a normal approximation, with `UNSEEN`
+    more errors. It is no lower than what the labels below the limit say by themselves.
     """
     import numpy as np
 
     order = np.argsort(labels.risk, kind="stable")
     risk, counts, mass = labels.risk[order], labels.counts[order], labels.mass[order]
     mean = np.cumsum(mass * risk) / np.maximum(np.cumsum(mass), 1e-9)
-    shape = _PRIOR_COUNT * mean + np.cumsum(labels.wrong[order])
-    rate = _PRIOR_COUNT * mean + np.cumsum(counts * risk)
+    about = np.searchsorted(risk, AROUND * risk, side="right") - 1
+    wrong, expected = np.cumsum(labels.wrong[order]), np.cumsum(counts * risk)
+    shape, rate = _PRIOR_COUNT * mean + wrong[about], _PRIOR_COUNT * mean + expected[about]
     may = shape + UNSEEN
-    upper = (may + SURE * np.sqrt(may)) / np.maximum(rate, 1e-12)
+    below = (_PRIOR_COUNT * mean + wrong) / np.maximum(_PRIOR_COUNT * mean + expected, 1e-12)
+    upper = np.maximum((may + SURE * np.sqrt(may)) / np.maximum(rate, 1e-12), below)
     strange = 1.0 / np.square(1.0 + np.cumsum(counts) / _STRANGE)
     fits = np.flatnonzero((mean * upper + strange <= bound) & (risk < 0.5))
     if bound <= 0.0 or len(fits) == 0:

@@ -194,7 +194,7 @@ class Cache:
             answered_by=component.answered_by(),
             share=component.settings.share,
             caller=caller,
-            kwargs={},
+            kwargs=policy.settings_of({}, config or {}, caller),
             alone=alone,
         )
         if key is None or (alone is None and component.settings.follow_ups != "exact"):
@@ -223,7 +223,7 @@ class Cache:
             None if decision is None else decision.limit,
             tuple(
                 NeighbourShown(each.id, each.question, round(similarity, 4), each.group == first)
-                for each, similarity in found.neighbours
+                for each, similarity, _ in found.neighbours
             ),
             {} if told is None else told.to_dict(),
             parts,
@@ -283,7 +283,7 @@ class Cache:
         """Ids of nearby entries with the same answer."""
         vector = None if entry.embedder is None else self._replica.embed(entry.question)
         near = [] if vector is None else self._replica.neighbours(entry.scope, vector)
-        return [outline.id for outline, _ in near if outline.group == entry.group and outline.id != entry.id]
+        return [outline.id for outline, _, _ in near if outline.group == entry.group and outline.id != entry.id]
 
     def right(self, answer: BaseMessage) -> None:
         """The opposite verdict on an answer that was served for a similar question: the policy learns from it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -30,13 +31,14 @@ from chainops.cache.records import (
 from chainops.cache.replica import Replica
 from chainops.cache.settings import CacheSettings
 from chainops.cache.sharing.flight import FLIGHTS, Flight, Flights, Landed, Seat
-from chainops.cache.sharing.following import Cut, Lost, follow, goes_alone, lead
+from chainops.cache.sharing.following import FIRST_S, Cut, Lost, follow, goes_alone, lead
 from chainops.cache.sharing.leases import Leases, similarity
 from chainops.cache.standalone import Standalone, as_standalone, condensing
 from chainops.core.component import AnyRunnable, Component
 from chainops.core.errors import ChainopsError, DeadlineExceeded
 from chainops.core.run import Run
 from chainops.core.steps import Ask, Do, Forward, Plan, Say, Wait
+from chainops.text.personal import personal
 
 _LOOK_AGAIN_S = 0.05
 """How often a request looks whether another process has finished the call it waits for."""
@@ -106,7 +108,7 @@ class SemanticCache(Component[Any, Any]):
             answered_by=self.answered_by(),
             share=self.settings.share,
             caller=run.caller,
-            kwargs=run.kwargs,
+            kwargs=policy.settings_of(run.kwargs, run.config, run.caller),
             alone=alone,
         )
 
@@ -130,13 +132,17 @@ class SemanticCache(Component[Any, Any]):
         now, now_s, tenant = run.clock.time(), run.clock.monotonic(), run.caller.tenant
         try:
             lookup: Lookup = yield Do(self._lookup, blocks=not getattr(self.replica, "is_made", True))
-            held = lookup.held(key, now=now, now_s=now_s)
+            held = lookup.held(key, tenant=tenant, now=now, now_s=now_s)
             if held is not None:
                 return held
             draw = int(run.request.id[:8], 16) / 2**32
             found: Found = yield Do(lambda: lookup.find(key, tenant=tenant, now=now, now_s=now_s, draw=draw))
         except ChainopsError as error:
             run.emit(CacheUnavailable(error=str(error)))
+            with suppress(ChainopsError):  # what was verified lately still serves while the store is down
+                held = self._lookup().held(key, tenant=tenant, now=now, now_s=now_s)
+                if held is not None:
+                    return held
             run.report.reasons.append("the cache could not be reached, and was done without")
             return Found(why="the store cannot be reached", is_down=True)
         self._tell_recovered(lookup.replica, run)
@@ -161,8 +167,6 @@ class SemanticCache(Component[Any, Any]):
         if would_serve is not None:
             run.stage.facts["would_serve"] = would_serve
             self._count("shadow", run)
-        if not found.is_down:
-            self._count("missed", run)
         if found.decision is not None:
             run.stage.facts["risk"] = found.decision.risk
         run.emit(CacheMissed(nearest=nearest, reason=found.why or None, would_serve=would_serve))
@@ -198,17 +202,19 @@ class SemanticCache(Component[Any, Any]):
         if found.decision is not None and found.decision.audit and match == "semantic":
             audit(self, key, found, value, run)
         message = restored(entry.message)
-        yield from self._say(message)
+        yield from self._say(message, run)
         return message
 
-    def _say(self, message: Any) -> Plan[None]:
+    def _say(self, message: Any, run: Run) -> Plan[None]:
         pace = self.settings.pace_tokens_per_s
         if pace is None:
             yield Say(message)
             return
         for piece in pieces(message):
             yield Say(piece)
-            yield Wait(tokens_of(piece) / pace)
+            pause_s = tokens_of(piece) / pace
+            if run.remaining_s is None or run.remaining_s > 2 * pause_s:  # an answer that is there is never late
+                yield Wait(pause_s)
 
     def _adopt(self, facts: dict[str, Any], reason: str, served_by: str, run: Run) -> None:
         """Take over what is said of a stored answer; this request's own reasons stay."""
@@ -245,20 +251,23 @@ class SemanticCache(Component[Any, Any]):
             reason = "the same was being asked at this moment, and answered once"
             self._adopt(came.facts, reason, "cache (joined)", run)
             run.stage.facts["lookup"] = "joined"
-            self._count("joined", run, usd=came.cost_usd or 0.0)
+            with suppress(ChainopsError):  # a cache that could not be opened counts nothing
+                self._count("joined", run, usd=came.cost_usd or 0.0)
         return came.answer
 
     def _board(self, key: Key, found: Found, run: Run, *, lost: Lost | None) -> Seat:
         told: dict[str, Any] = {"request": run.request.id, "question": key.question, "vector": found.vector}
-        if goes_alone(lost):
-            return self.flights.alone(key.scope, key.exact, **told)
+        # Whoever asks after a document has changed, or (share: all) from elsewhere, is on another flight.
+        scope = f"{key.scope}:{found.version}:{run.caller.tenant}"
+        if goes_alone(lost) or self.settings.mode == "shadow":
+            return self.flights.alone(scope, key.exact, **told)
         near = None
         if found.vector is not None:
 
             def near(flights: Sequence[Flight]) -> Flight | None:
                 return self._nearest_flight(key, found, flights)
 
-        return self.flights.join(key.scope, key.exact, **told, near=near, after=None if lost is None else lost.flight)
+        return self.flights.join(scope, key.exact, **told, near=near, after=None if lost is None else lost.flight)
 
     def _nearest_flight(self, key: Key, found: Found, flights: Sequence[Flight]) -> Flight | None:
         """The flight whose answer would be served for this question if it were stored already."""
@@ -275,7 +284,7 @@ class SemanticCache(Component[Any, Any]):
             return False
         # Its answer is not known yet, so it agrees with nobody: the cautious reading.
         outline = Outline(0, "", question, "under way", None, False, 0.0, None)
-        told = weigh(key.question, [Neighbour(outline, nearness), *found.neighbours[:15]])
+        told = weigh(key.question, [Neighbour(outline, nearness, 0), *found.neighbours[:15]])
         return Lookup(self.replica(), self.settings, self.sources).decide(told, nearness, draw=1.0).serve
 
     def _lead(self, seat: Seat, key: Key, found: Found, value: Any, run: Run, said: list[Any]) -> Plan[Any]:
@@ -285,8 +294,12 @@ class SemanticCache(Component[Any, Any]):
             if entry is not None:  # another process has answered it meanwhile
                 seat.land(restored(entry.message), facts=entry.facts, cost_usd=entry.cost_usd)
                 return (yield from self._serve(key, Found("exact", entry, version=found.version), value, run))
+            if not found.is_down:
+                self._count("missed", run)
             started = run.clock.monotonic()
-            answer = yield from lead(seat, self.inner, value, run, said, may_share=lambda: _may_share(run))
+            answer = yield from lead(
+                seat, self.inner, value, run, said, may_share=lambda whole: _may_share(self, key, whole, run)
+            )
             whole = answer if seat.flight.landed is None else seat.flight.landed.answer
             kept = yield from keep(self, key, whole, found, run, duration_s=run.clock.monotonic() - started)
             if kept is not None:
@@ -307,10 +320,10 @@ class SemanticCache(Component[Any, Any]):
     def _leased(self, key: Key, found: Found, run: Run) -> Plan[tuple[Leases | None, Entry | None]]:
         """Take the lease, or wait while another process answers this: gives the lease, or its answer."""
         try:
-            if found.is_down:
+            if found.is_down or self.settings.mode == "shadow":
                 return None, None
-            replica = self.replica()
-            while True:
+            replica, since = self.replica(), run.clock.monotonic()
+            while run.clock.monotonic() - since < FIRST_S:
                 claimed: Lease | Entry | None = yield Do(lambda: self._claim(replica, key, found, run))
                 if claimed is None:
                     return replica.leases, None
@@ -318,6 +331,7 @@ class SemanticCache(Component[Any, Any]):
                     return replica.leases, claimed
                 run.stage.facts["waited_for"] = "another process"
                 yield Wait(_LOOK_AGAIN_S)
+            return None, None  # whoever holds it hangs: ask without
         except DeadlineExceeded:
             raise
         except ChainopsError as error:
@@ -357,11 +371,14 @@ class SemanticCache(Component[Any, Any]):
             again = self._lookup().find(key, tenant=run.caller.tenant, now=now, now_s=run.clock.monotonic(), draw=1.0)
             return again.entry
         entry = replica.store.exact(key.scope, key.exact)
-        if entry is None or entry.knowledge != found.version:
+        if entry is None or entry.knowledge != found.version or not self._lookup().is_open_to(entry, run.caller.tenant):
             return None
         return entry if policy.is_alive(entry.created_at, now=now, ttl_s=self.settings.ttl) else None
 
 
-def _may_share(run: Run) -> bool:
+def _may_share(cache: SemanticCache, key: Key, answer: Any, run: Run) -> bool:
     """Whether those who asked the same at the same moment may have this answer: not what is the asker's alone."""
-    return run.report.status in ("ok", "degraded") and run.report.may_cache
+    if run.report.status not in ("ok", "degraded") or not run.report.may_cache:
+        return False
+    text = str(getattr(answer, "text", answer))
+    return cache.settings.keep_personal or not (personal(key.question) or personal(text))

@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Mapping
 
 from chainops.cache.records import CacheStore, Kind, Tally
+from chainops.cache.sharing.forking import reset_in_child
 from chainops.core.errors import ChainopsError, StoreError
 
 EVERY_S = 1.0
@@ -21,12 +22,17 @@ class Counts:
 
     def __init__(self, store: CacheStore, owner: str) -> None:
         self._store, self._owner = store, owner
+        self.reset()
+        reset_in_child(self)
+        _instances.add(self)
+
+    def reset(self) -> None:
+        """For a forked child: what is not written yet its parent writes."""
         self._lock = threading.Lock()
         self._hits: dict[str, int] = {}
         self._counts: dict[tuple[str | None, Kind], Tally] = {}
         self._flushed_at = time.monotonic()
         self._is_due = False
-        _instances.add(self)
 
     def count(self, kind: Kind, *, tenant: str | None, usd: float = 0.0, seconds: float = 0.0) -> None:
         """Count what happened; written to the store once a second. Never blocks."""

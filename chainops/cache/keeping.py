@@ -12,7 +12,7 @@ from chainops.cache import policy
 from chainops.cache.compare import Reply, Verdict, by_model, verdict_of
 from chainops.cache.judge import Label
 from chainops.cache.lookup import Found
-from chainops.cache.messages import as_json, reply_of
+from chainops.cache.messages import as_json, is_cut, reply_of
 from chainops.cache.policy import Key
 from chainops.cache.records import CacheDropped, CacheKept, CacheUnavailable, Entry, Limits
 from chainops.core.errors import ChainopsError, InvalidInput
@@ -55,10 +55,11 @@ def keep(
         key,
         text=reply.text,
         has_tool_calls=bool(reply.tool_calls),
+        is_cut=is_cut(message.get("response_metadata", {})),
         keep_unknown=cache.settings.keep_unknown,
         keep_personal=cache.settings.keep_personal,
     )
-    reason: str | None = yield Do(why_not, blocks=len(reply.text) > _LONG)
+    reason: str | None = yield Do(why_not, blocks=len(reply.text) + len(key.question) > _LONG)
     if reason is not None:
         run.emit(CacheKept(entry=None, reason=reason))
         return None
@@ -70,7 +71,9 @@ def keep(
         replica: Replica = yield Do(cache.replica, blocks=not getattr(cache.replica, "is_made", True))
         entry = replace(entry, owner=replica.owner)
         now_s, limits = run.clock.monotonic(), cache.settings.limits
-        work = partial(_store, cache, replica, entry, found, now_s=now_s, limits=limits)
+        work = partial(
+            _store, cache, replica, entry, found, now_s=now_s, limits=limits, asked_at=run.request.started_at
+        )
         stored: tuple[Entry, list[str]] | None = yield Do(work)
     except InvalidInput as error:  # too large, or nothing that JSON can hold
         run.emit(CacheKept(entry=None, reason=str(error)))
@@ -123,10 +126,20 @@ def _hold(cache: SemanticCache, entry: Entry, run: Run) -> None:
 
 
 def _store(
-    cache: SemanticCache, replica: Replica, entry: Entry, found: Found, *, now_s: float, limits: Limits
+    cache: SemanticCache,
+    replica: Replica,
+    entry: Entry,
+    found: Found,
+    *,
+    now_s: float,
+    limits: Limits,
+    asked_at: float,
 ) -> tuple[Entry, list[str]] | None:
     vector = found.vector
     with replica.guarded():
+        newer = replica.store.exact(entry.scope, entry.exact)
+        if newer is not None and (newer.created_at > asked_at or (newer.is_verified and newer.tenant != entry.tenant)):
+            raise InvalidInput("answer", "older than what was stored meanwhile", "the newer one stays")
         if replica.rejects(policy.rejected(entry.question, reply_of(entry.message, entry.facts).text)):
             return None
         if vector is None and cache.settings.looks_near and found.may_embed:
@@ -164,7 +177,7 @@ def _placed(
     reply = reply_of(fresh.message, fresh.facts)
     nearest: Verdict | None = None
     seen: set[str] = set()
-    for position, (outline, similarity) in enumerate(found.neighbours):
+    for position, (outline, similarity, _) in enumerate(found.neighbours):
         if similarity < WORTH_COMPARING or len(seen) >= _COMPARED:
             break
         if outline.group in seen:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -18,6 +18,7 @@ from langchain_core.caches import RETURN_VAL_TYPE, BaseCache
 from langchain_core.messages import messages_from_dict
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generation, GenerationChunk
 
+from chainops.cache.messages import is_cut
 from chainops.cache.policy import digest
 from chainops.core.errors import ChainopsError, InvalidInput
 from chainops.text.passages import has_passages
@@ -26,8 +27,6 @@ _GENERATIONS = {each.__name__: each for each in (Generation, GenerationChunk, Ch
 _LONGEST_NEAR = 1_000
 """Characters. Embedding models read the beginning of a text (MiniLM some 256 tokens): of two longer prompts made by
 one template they would see only what is the same. Longer ones are served to exact repeats."""
-_CUT = frozenset({"length", "max_tokens", "content_filter", "safety", "refusal", "recitation", "blocklist"})
-"""Finish reasons of OpenAI, Anthropic and Gemini that mean: this is not the whole answer."""
 
 
 class Answers(Protocol):
@@ -263,9 +262,5 @@ def _said(generation: Generation) -> str:
 
 
 def _is_cut(generation: Generation) -> bool:
-    told: Sequence[dict[str, Any]] = (
-        generation.generation_info or {},
-        getattr(getattr(generation, "message", None), "response_metadata", None) or {},
-    )
-    reasons = {str(facts.get(name)).lower() for facts in told for name in ("finish_reason", "stop_reason")}
-    return not reasons.isdisjoint(_CUT)
+    metadata = getattr(getattr(generation, "message", None), "response_metadata", None) or {}
+    return is_cut(generation.generation_info or {}) or is_cut(metadata)

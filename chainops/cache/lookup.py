@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -14,6 +15,7 @@ from chainops.cache.policy import Key, is_alive
 from chainops.cache.records import Entry, Where
 from chainops.cache.replica import Replica
 from chainops.cache.settings import CacheSettings
+from chainops.core.errors import StoreError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,13 +66,13 @@ class Lookup:
         """Of the knowledge, as this process last saw it."""
         return None if self._sources is None else self._sources.version()
 
-    def held(self, key: Key, *, now: float, now_s: float) -> Found | None:
+    def held(self, key: Key, *, tenant: str | None, now: float, now_s: float) -> Found | None:
         """An exact repeat that this process can serve without asking anybody. Never blocks."""
         entry = self.replica.held(key, now_s=now_s)
         if entry is None or not is_alive(entry.created_at, now=now, ttl_s=self._settings.ttl):
             return None
         version = self.version()
-        if entry.knowledge != version:
+        if entry.knowledge != version or not self.is_open_to(entry, tenant):
             return None
         return Found("exact", entry, version=version)
 
@@ -98,8 +100,13 @@ class Lookup:
             if found.outdated and changes:
                 self.replica.drop(Where(ids=tuple(found.outdated)), reason="its documents changed", now=now)
             found.damaged = self.replica.store.damaged()
-            self.replica.counts.flush(now=now)
+            with contextlib.suppress(StoreError):  # counts wait; the answer does not
+                self.replica.counts.flush(now=now)
         return found
+
+    def is_open_to(self, entry: Entry, tenant: str | None) -> bool:
+        """Between tenants only what a person has verified."""
+        return self._settings.share != "all" or entry.tenant == tenant or entry.is_verified
 
     def looks_near(self, key: Key) -> bool:
         """Whether a similar question would do."""
@@ -152,7 +159,7 @@ class Lookup:
         if not is_alive(entry.created_at, now=now, ttl_s=self._settings.ttl):
             found.why = "what is stored is too old"
             return False
-        if self._settings.share == "all" and entry.tenant != tenant and not entry.is_verified:
+        if not self.is_open_to(entry, tenant):
             found.why = "another tenant's answer, which nobody has verified"
             return False
         if self._sources is None or found.version is None or entry.knowledge == found.version:
@@ -167,4 +174,6 @@ class Lookup:
 
 def weigh(question: str, neighbours: Sequence[Neighbour]) -> Evidence:
     """The evidence of stored questions near the one asked."""
-    return evidence(question, [Near(similarity, outline.question, outline.group) for outline, similarity in neighbours])
+    return evidence(
+        question, [Near(each.similarity, each.outline.question, each.outline.group, each.newer) for each in neighbours]
+    )

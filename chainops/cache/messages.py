@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk
@@ -14,6 +14,8 @@ from chainops.core.chunks import as_chunk
 
 _WORDS = re.compile(r"\S+\s*|\s+")
 _CHARS_PER_TOKEN = 4
+_LONGEST_PACED = 100_000
+"""Characters; a longer hit is said in one piece: taking it apart would hold up an event loop."""
 
 
 def as_json(answer: Any) -> dict[str, Any] | None:
@@ -27,7 +29,10 @@ def as_json(answer: Any) -> dict[str, Any] | None:
     kept["additional_kwargs"] = answer.additional_kwargs
     if answer.tool_calls:
         kept["tool_calls"] = answer.tool_calls
-    return AIMessage(**kept).model_dump(mode="json", exclude_defaults=True)
+    try:
+        return AIMessage(**kept).model_dump(mode="json", exclude_defaults=True)
+    except (ValueError, TypeError, RecursionError):  # holds what is no JSON: it is not kept
+        return None
 
 
 def restored(message: dict[str, Any]) -> Any:
@@ -49,7 +54,7 @@ def pieces(answer: Any) -> Iterator[Any]:
     if not isinstance(text, str) or not text:
         yield answer
         return
-    words = _WORDS.findall(text)
+    words = _WORDS.findall(text) if len(text) < _LONGEST_PACED else [text]
     if isinstance(answer, str):
         yield from words
         return
@@ -63,3 +68,26 @@ def tokens_of(piece: Any) -> float:
     """About how many tokens a piece has."""
     text = piece if isinstance(piece, str) else str(piece.text)
     return len(text) / _CHARS_PER_TOKEN
+
+
+_WHY_ENDED = ("finish_reason", "stop_reason", "done_reason", "stopReason", "status")
+_CUT = frozenset(
+    {
+        "length",
+        "max_tokens",
+        "model_length",
+        "content_filter",
+        "safety",
+        "refusal",
+        "recitation",
+        "blocklist",
+        "guardrail_intervened",
+        "incomplete",
+    }
+)
+"""Finish reasons of OpenAI, Anthropic, Gemini, Mistral, Bedrock and Ollama that mean: this is not the whole answer."""
+
+
+def is_cut(metadata: Mapping[str, Any]) -> bool:
+    """Whether a provider says that it stopped before the end, or withheld something."""
+    return not _CUT.isdisjoint({str(metadata.get(name)).lower() for name in _WHY_ENDED})

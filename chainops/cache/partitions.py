@@ -40,6 +40,8 @@ class Neighbour(NamedTuple):
     outline: Outline
     similarity: float
     """Cosine."""
+    newer: int = 1000
+    """How many changes of its scope came after it."""
 
 
 @dataclass(slots=True)
@@ -109,7 +111,10 @@ class Partitions:
         outlines = self._outlined(scope, [seq for seq, _ in found])
         if gone := [seq for seq, _ in found if seq not in outlines]:
             partition.index.remove(gone)  # dropped in this very moment: the log will say the same
-        return [Neighbour(outlines[seq], similarity) for seq, similarity in found if seq in outlines]
+        last = partition.seq
+        return [
+            Neighbour(outlines[seq], similarity, max(0, last - seq)) for seq, similarity in found if seq in outlines
+        ]
 
     def _outlined(self, scope: str, seqs: Sequence[int]) -> dict[int, Outline]:
         held: dict[int, Outline] = {}

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from langchain_core.messages import BaseMessage
 
 from chainops.cache.standalone import Standalone, speaks_back, standalone
-from chainops.core.caller import Caller
+from chainops.core.caller import STATE_KEY, Caller
 from chainops.core.report import Report
 from chainops.text.personal import personal
 
@@ -54,7 +54,10 @@ def asked(value: Any) -> Asked | None:
         return Asked(value, [], {}, [])
     if isinstance(value, Mapping) and isinstance(value.get("question"), str):
         rest = {name: each for name, each in value.items() if name not in ("question", "history")}
-        turns = [_turn(each) for each in value.get("history") or ()]
+        history = value.get("history") or ()
+        if not isinstance(history, list | tuple):
+            return None
+        turns = [_turn(each) for each in history]
         return Asked(value["question"], turns, rest, [])
     messages = value.to_messages() if hasattr(value, "to_messages") else value
     if isinstance(messages, list) and messages and all(isinstance(each, BaseMessage) for each in messages):
@@ -62,7 +65,8 @@ def asked(value: Any) -> Asked | None:
         if last.type == "human" and isinstance(last.content, str):
             fixed = [_whole(each) for each in messages[:-1] if each.type == "system"]
             turns = [_turn(each) for each in messages[:-1] if each.type != "system"]
-            return Asked(last.content, turns, {}, fixed)
+            told = {name: each for name, each in _whole(last).items() if each and name not in ("content", "type")}
+            return Asked(last.content, turns, told, fixed)
     return None
 
 
@@ -90,7 +94,11 @@ def key_of(
     question = request.question if alone is None else alone.question
     try:
         scope = digest([share, who, answered_by, context, request.fixed, request.rest, dict(kwargs)])
-    except TypeError:  # something in the request has no plain form: it cannot be compared, so it is not cached
+    except (
+        TypeError,
+        ValueError,
+        RecursionError,
+    ):  # something in the request has no plain form: it cannot be compared, so it is not cached
         return None
     return Key(
         scope,
@@ -101,6 +109,12 @@ def key_of(
     )
 
 
+def settings_of(kwargs: Mapping[str, Any], config: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
+    """What a request sets beside its question: call parameters, LangChain's configurable fields, flags."""
+    configurable = {name: each for name, each in config.get("configurable", {}).items() if name != STATE_KEY}
+    return {**kwargs, "configurable": configurable, "flags": caller.flags}
+
+
 def by_rules(request: Asked) -> Standalone | None:
     """The question made standalone without a model; None when it cannot be."""
     return standalone(request.question, request.history) if are_turns(request.history) else None
@@ -108,7 +122,13 @@ def by_rules(request: Asked) -> Standalone | None:
 
 def are_turns(history: list[Any]) -> bool:
     """Whether a conversation is text alone. With tool calls or images only the same one is the same."""
-    return all(isinstance(each, Mapping) and "role" in each and "text" in each for each in history)
+    return all(
+        isinstance(each, Mapping)
+        and set(each) == {"role", "text"}
+        and each["role"] in ("user", "assistant")
+        and isinstance(each["text"], str)
+        for each in history
+    )
 
 
 def _turn(turn: Any) -> Any:
@@ -127,7 +147,10 @@ def _whole(message: BaseMessage) -> dict[str, Any]:
 
 def plain(question: str) -> str:
     """The question as exact lookup compares it: Unicode-normalised, white space folded."""
-    return " ".join(unicodedata.normalize("NFC", question).split())
+    lines = unicodedata.normalize("NFC", question).strip().splitlines()
+    if len(lines) > 1:  # code, tables: what a line begins with, and which lines there are, may matter
+        return "\n".join(line.rstrip() for line in lines)
+    return " ".join("".join(lines).split())
 
 
 def digest(value: Any) -> str:
@@ -159,6 +182,7 @@ def why_not_kept(
     *,
     text: str,
     has_tool_calls: bool,
+    is_cut: bool = False,
     keep_unknown: bool,
     keep_personal: bool,
 ) -> str | None:
@@ -171,6 +195,8 @@ def why_not_kept(
         return "it does not know: declare `keep_unknown: true` to keep such answers"
     if not text.strip() and not has_tool_calls:
         return "empty answer"
+    if is_cut:
+        return "the model stopped before the end"
     if not keep_personal and (found := personal(key.question) or personal(text)):
         return f"personal data: {found[0].kind}"
     if key.in_conversation and speaks_back(text):

@@ -180,7 +180,7 @@ class _Player:
     def __init__(self, name: str, judge: Judge | None, threshold: float | None, audit_rate: float, seed: int) -> None:
         self.name, self._judge, self._threshold, self._audit_rate = name, judge, threshold, audit_rate
         self._random = random.Random(seed)  # noqa: S311 (a sample, not a secret)
-        self._stored: dict[str | None, tuple[FaissIndex, dict[str, tuple[_Logged, str]]]] = {}
+        self._stored: dict[str | None, tuple[FaissIndex, dict[str, tuple[_Logged, str, int]]]] = {}
         self._exact: dict[tuple[str | None, str], _Logged] = {}
         self._requests = self._exact_hits = self._served = self._wrong = self._audited = 0
 
@@ -192,12 +192,17 @@ class _Player:
             return
         index, entries = self._stored.setdefault(request.tenant, (FaissIndex(len(vector)), {}))
         near = [(entries[each.key], each.similarity) for each in index.search(vector, NEIGHBOURS)]
+        count = len(entries)
         serves = audits = correct = False
         group = str(request.number)
         if near:
             correct = same(request, near[0][0][0])
             told = evidence(
-                request.question, [Near(similarity, stored.question, where) for (stored, where), similarity in near]
+                request.question,
+                [
+                    Near(similarity, stored.question, where, count - 1 - place)
+                    for (stored, where, place), similarity in near
+                ],
             )
             if self._judge is not None:
                 decision = self._judge.decide(told, draw=draw)
@@ -214,13 +219,13 @@ class _Player:
                 self._judge.learn(Label(told.values, correct, "audit" if audits else "miss", float(request.number)))
             group = self._group(request, near, same) or group
         index.add([str(request.number)], vector[None])
-        entries[str(request.number)] = (request, group)
+        entries[str(request.number)] = (request, group, count)
         self._exact[request.tenant, plain(request.question)] = request
 
     @staticmethod
-    def _group(request: _Logged, near: Sequence[tuple[tuple[_Logged, str], float]], same: _Compared) -> str | None:
+    def _group(request: _Logged, near: Sequence[tuple[tuple[_Logged, str, int], float]], same: _Compared) -> str | None:
         seen: set[str] = set()
-        for (stored, group), _ in near:
+        for (stored, group, _), _ in near:
             if group not in seen and len(seen) < 4:
                 seen.add(group)
                 if same(request, stored):

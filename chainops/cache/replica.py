@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chainops.cache.counts import Counts
+from chainops.cache.evidence import NAMES
 from chainops.cache.judge import Judge, Label
 from chainops.cache.partitions import Neighbour, Partitions
 from chainops.cache.policy import Key
 from chainops.cache.records import CacheStore, Entry, Limits, Outline, Where
 from chainops.cache.sharing.leases import Leases
-from chainops.core.errors import StoreError, StoreUnavailable
+from chainops.core.errors import ChainopsError, StoreError, StoreUnavailable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -130,7 +131,7 @@ class Replica:
         """
         with self._lock:
             found = self._exact.get((key.scope, key.exact))
-        if found is None or now_s - found[1] >= (FRESH_S if self._down is None else HELD_WHILE_DOWN_S):
+        if found is None or now_s - found[1] >= (HELD_WHILE_DOWN_S if self.is_down else FRESH_S):
             return None
         return found[0]
 
@@ -167,7 +168,13 @@ class Replica:
         """The question's unit vector, shape (d,); None when the model gave numbers that are none."""
         import numpy as np
 
-        vector = self._embedder().embed([question])[0]
+        try:
+            vector = self._embedder().embed([question])[0]
+        except ChainopsError:
+            raise
+        except Exception as error:  # noqa: BLE001 (whatever a model's own code raises costs similar hits, not the answer)
+            self.notices.append(f"the embedding model failed: {error!r}")
+            return None
         return vector if bool(np.isfinite(vector).all()) and bool(np.any(vector)) else None
 
     def embed_all(self, texts: list[str]) -> np.ndarray:
@@ -262,9 +269,10 @@ class Replica:
     def learn(self) -> None:
         """Feed the judge what all processes learned since last time."""
         with self._learning:
-            for number, label in self.store.labels(self.owner, self._learned):
-                self.judge.learn(label)
-                self._learned = number
+            if numbered := self.store.labels(self.owner, self._learned):
+                # Labels of other features were left by another version: they say nothing to this one.
+                self.judge.learn_all(label for _, label in numbered if len(label.features) == len(NAMES))
+                self._learned = numbered[-1][0]
             self._learned_at = time.monotonic()
 
     def catch_up_learning(self) -> None:
@@ -276,4 +284,10 @@ class Replica:
 def _size(entry: Entry) -> int:
     """About how many characters an entry's answer has."""
     said = entry.message.get("content", entry.message.get("text", ""))
-    return len(entry.question) + (len(said) if isinstance(said, str) else len(str(said)))
+    beside = {name: each for name, each in entry.message.items() if each is not said}
+    return (
+        len(entry.question)
+        + len(said if isinstance(said, str) else str(said))
+        + len(str(beside))
+        + len(str(entry.facts))
+    )

@@ -11,7 +11,6 @@ from chainops.cache.policy import Share
 from chainops.cache.records import Limits
 from chainops.core.settings import Seconds, Settings
 
-
 _SCHEMES = ("redis", "rediss", "unix", "sqlite", "postgresql")
 
 

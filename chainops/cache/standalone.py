@@ -54,6 +54,11 @@ _SPEAKS_BACK = re.compile(
     r"|our conversation)\b",
     re.IGNORECASE,
 )
+_ENGLISH = re.compile(
+    r"\b(the|is|are|were|does|did|can|could|how|what|which|who|when|where|why|would|should|of|my|please)\b",
+    re.IGNORECASE,
+)
+_THE = re.compile(r"\bthe\b", re.IGNORECASE)
 _FEWEST_WORDS = 3
 """Content words without which a question hardly says what it is about."""
 
@@ -80,7 +85,10 @@ def standalone(question: str, history: Sequence[Mapping[str, Any]]) -> Standalon
     """
     asked = [str(turn["text"]) for turn in history if turn.get("role") == "user"]
     told = tuple(_plain(text) for text in asked if tells(text))
-    if not history or not depends(question):
+    if history and not _ENGLISH.search(question):
+        return None  # the rules are of English words: what points back in another language is not seen
+    names_one = _THE.search(question) is not None and bool(asked)
+    if not history or not (depends(question) or names_one):
         return Standalone(question, told)
     if _ON_THE_REPLY.search(question) or not asked or depends(asked[-1]):
         return None
@@ -104,7 +112,10 @@ def tells(turn: str) -> bool:
     for span in sentences(turn):
         sentence = turn[span.start : span.end].strip()
         is_question = sentence.endswith("?") or _ASKS.match(sentence) is not None
-        if (_OWN if is_question else _ABOUT_THE_ASKER).search(sentence):
+        # Whoever states something may mean all later answers to rest on it.
+        if _OWN.search(sentence) or (
+            not is_question and (len(set(content_stems(sentence))) > 1 or _ABOUT_THE_ASKER.search(sentence))
+        ):
             return True
     return False
 

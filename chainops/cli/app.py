@@ -279,15 +279,7 @@ def cache_drop(
 @cache.command("replay")
 def cache_replay(
     chain: ChainPath,
-    rows: Annotated[
-        Path,
-        typer.Argument(
-            help='JSON lines with "question" and "answer"; - reads standard input.',
-            exists=True,
-            dir_okay=False,
-            allow_dash=True,
-        ),
-    ],
+    rows: Annotated[Path, typer.Argument(help='JSON lines with "question" and "answer"; - reads standard input.')],
     as_json: AsJson = False,
 ) -> None:
     """Score thresholds and bounds on logged traffic before enabling one."""

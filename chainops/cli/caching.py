@@ -71,6 +71,8 @@ def drop(chain: Path, *, older_than: str | None, everything: bool, **said: str |
 
 
 def replay(chain: Path, rows: Path, *, as_json: bool) -> None:
+    if str(rows) != "-" and not rows.is_file():
+        raise InvalidInput(str(rows), "no file", 'JSON lines with "question" and "answer", or - for standard input')
     _told(_cache(chain).replay(_rows(rows)), as_json=as_json)
 
 

@@ -203,7 +203,7 @@ class Site:
         wrappers further in.
         """
         declared = self.declared
-        told = declared.model_dump(mode="json", include={"kind", "models"})
+        told = declared.model_dump(mode="json", include={"name", "kind", "models"})
         if declared.knowledge is not None:
             told |= declared.model_dump(mode="json", include={"embeddings", "knowledge"})
             told["base"] = self._knowledge_name(declared.knowledge.documents)

@@ -161,7 +161,7 @@ class CacheDesk:
         reason = _text(message, "reason").strip()
         if not reason:
             raise InvalidInput("reason", "nothing", "a few words: the policy's history and the reviewers see them")
-        return {"entry": self.cache.wrong(_text(message, "entry"), reason, by=self.caller.user)}
+        return {"entry": self.cache.wrong(_text(message, "entry"), reason, by=self.caller.user)[0]}
 
     def _verify(self, message: Mapping[str, Any]) -> dict[str, Any]:
         entry = self.cache.entry(_text(message, "entry"))

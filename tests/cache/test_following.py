@@ -48,7 +48,7 @@ class Shared(Component[Any, Any]):
                 seat = self.flights.join("s", value, request=run.request.id, after=came and came.flight)
             run.on_close(seat.leave)
             if seat.is_leader:
-                answer = yield from lead(seat, self.inner, value, run, said, may_share=lambda: not self.is_private)
+                answer = yield from lead(seat, self.inner, value, run, said, may_share=lambda _: not self.is_private)
                 seat.leave()
                 return answer
             came = yield from follow(seat, run, said, stall_s=self.stall_s)

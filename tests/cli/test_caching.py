@@ -68,6 +68,7 @@ def test_logged_traffic_is_replayed_from_a_file_or_standard_input(run, tmp_path)
     rows = [{"question": f"what does number {n % 4} cost", "answer": f"{n % 4} euros"} for n in range(12)]
     lines = "\n".join(map(json.dumps, rows))
     (tmp_path / "log.jsonl").write_text(lines)
+    assert "no file" in run("cache", "replay", "chain.yaml", "nothing.jsonl", status=2)
     told = run("cache", "replay", "chain.yaml", "log.jsonl")
     assert "max_error_rate 0.01" in told
     scores = json.loads(run("cache", "replay", "chain.yaml", "-", "--json", stdin=lines))["scores"]

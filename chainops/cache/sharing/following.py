@@ -95,7 +95,7 @@ def lead(
     run: Run,
     said: Sequence[Any] = (),
     *,
-    may_share: Callable[[], bool] | None = None,
+    may_share: Callable[[Any], bool] | None = None,
 ) -> Plan[Any]:
     """Ask, and let the followers hear; the answer lands. Errors are raised when the flight has been told.
 
@@ -108,7 +108,10 @@ def lead(
         What this caller was told. What the others get is `seat.flight.landed`, None when it is not shared.
     """
     resume = Resume(said) if said else None
-    through: Filter = Tap(seat) if resume is None else Through(Tap(seat), resume)
+    tap = Tap(
+        seat, None if may_share is None else lambda: run.report.may_cache and run.report.status in ("ok", "degraded")
+    )
+    through: Filter = tap if resume is None else Through(tap, resume)
     try:
         reply = yield Forward(runnable, value, filter=through, kwargs=run.kwargs)
     except Exception as error:
@@ -118,7 +121,7 @@ def lead(
         seat.abandon()
         raise
     whole = reply if resume is None else merge(seat.flight.chunks)
-    if may_share is None or may_share():
+    if may_share is None or may_share(whole):
         seat.land(own(whole), facts=copy.deepcopy(run.report.facts()), cost_usd=run.attempts.cost_usd)
     else:
         seat.keep_private()

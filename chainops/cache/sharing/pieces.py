@@ -20,13 +20,13 @@ class Tap:
     them either, and another route may still be taken.
     """
 
-    def __init__(self, seat: Seat) -> None:
-        self._seat = seat
+    def __init__(self, seat: Seat, may_tell: Any = None) -> None:
+        self._seat, self._may_tell = seat, may_tell or (lambda: True)
         self._held: list[Any] | None = []
 
     def feed(self, chunk: Any) -> Iterable[Any]:
         if self._held is None:
-            self._seat.say(own(chunk))
+            self._tell(own(chunk))
         else:
             self._held.append(own(chunk))
             if has_substance(chunk):
@@ -40,7 +40,12 @@ class Tap:
     def _release(self) -> None:
         held, self._held = self._held or (), None
         for chunk in held:
-            self._seat.say(chunk)
+            self._tell(chunk)
+
+    def _tell(self, chunk: Any) -> None:
+        if not self._may_tell():
+            self._seat.keep_private()  # ends it once; the followers ask for themselves
+        self._seat.say(chunk)
 
 
 class Through:
