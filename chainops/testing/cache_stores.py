@@ -348,6 +348,14 @@ class CacheStoreSuite:
         assert (outline.knowledge, outline.is_verified) == ("k2", True)
         assert records.damaged() == []
 
+    def test_a_new_group_is_in_the_outline_and_on_the_tombstone(self, records: CacheStore) -> None:
+        seq = records.put(entry(), vector(1))
+        assert records.update("e", group="another")
+        assert records.at("s", [seq])[seq].group == "another"
+        records.drop("o", Where(ids=("e",)), reason="wrong", now=1.0)
+        assert [each.group for each in records.tombstones("o")] == ["another"]
+        assert records.damaged() == []
+
     def test_totals_add_up(self, records: CacheStore) -> None:
         assert records.totals("o") == {}
         records.tally("o", "a", {"exact": Tally(2, 0.5, 1.5), "missed": Tally(1)})

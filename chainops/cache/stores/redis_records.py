@@ -139,7 +139,7 @@ class RedisRecords(RedisBeside):
             group=found.group if group is None else group,
         )
         head, new_checksum = repack(new, vector_sum, body_sum)
-        return bool(self._run("update", entry, checksum, head, new_checksum))
+        return bool(self._run("update", entry, checksum, head, new_checksum, storable(new.group)))
 
     def position(self, scope: str) -> int:
         with self._store.client() as client:

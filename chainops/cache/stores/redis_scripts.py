@@ -179,7 +179,7 @@ _UPDATE = """
 local key = P .. 'entry:' .. ARGV[1]
 local now = call('HMGET', key, 'sum', 'seq')
 if now[1] ~= ARGV[2] or not now[2] then return 0 end
-call('HSET', key, 'head', ARGV[3], 'sum', ARGV[4], 'seal', redis.sha1hex(ARGV[4] .. now[2]))
+call('HSET', key, 'head', ARGV[3], 'sum', ARGV[4], 'group', ARGV[5], 'seal', redis.sha1hex(ARGV[4] .. now[2]))
 return 1
 """
 
