@@ -168,7 +168,7 @@ class SemanticCache(Component[Any, Any]):
             run.stage.facts["would_serve"] = would_serve
             self._count("shadow", run)
         if found.decision is not None:
-            run.stage.facts["risk"] = found.decision.risk
+            run.stage.facts["risk"] = _rounded(found.decision.risk)
         run.emit(CacheMissed(nearest=nearest, reason=found.why or None, would_serve=would_serve))
 
     # Serving
@@ -180,7 +180,7 @@ class SemanticCache(Component[Any, Any]):
         facts: dict[str, Any] = {"lookup": match, "entry": entry.id}
         risk = None
         if found.decision is not None and found.evidence is not None:
-            risk = found.decision.risk
+            risk = _rounded(found.decision.risk)
             facts |= {"risk": risk, "evidence": found.evidence.to_dict()}
         if found.similarity is not None:
             facts["similarity"] = round(found.similarity, 4)
@@ -374,6 +374,10 @@ class SemanticCache(Component[Any, Any]):
         if entry is None or entry.knowledge != found.version or not self._lookup().is_open_to(entry, run.caller.tenant):
             return None
         return entry if policy.is_alive(entry.created_at, now=now, ttl_s=self.settings.ttl) else None
+
+
+def _rounded(risk: float | None) -> float | None:
+    return None if risk is None else round(risk, 6)
 
 
 def _may_share(cache: SemanticCache, key: Key, answer: Any, run: Run) -> bool:
