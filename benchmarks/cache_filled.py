@@ -142,7 +142,7 @@ def key_of(question: str) -> policy.Key:
         answered_by=ANSWERED_BY,
         share=SETTINGS.share,
         caller=Caller(),
-        kwargs={},
+        kwargs=policy.settings_of({}, {}, Caller()),
         alone=Standalone(question),
     )
     assert made is not None
