@@ -211,7 +211,7 @@ Rows = tuple[np.ndarray, np.ndarray]
 
 
 def sketch(stream: streams.Stream, order: Sequence[int], bound: float, begun: Rows, seed: int, tally: Tally) -> None:
-    """ANCHORS' sketch: a plain logistic model, begun from other domains' rows and refitted every 200 labels.
+    """A simple rule to compare with: a logistic model, begun from other domains' rows and refitted every 200 labels.
 
     Served is what has at most the risk below which all requests so far have a predicted error of 0.8 x the bound on
     average; 3% of it is audited. Audited labels stand for 1/3% requests.
