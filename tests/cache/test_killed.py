@@ -15,7 +15,7 @@ from chainops.cache.stores.redis_records import RedisRecords
 from chainops.cache.stores.sql_records import SqlRecords
 from chainops.stores.redis import redis_store
 from chainops.stores.sql import SqlStore
-from chainops.testing.cache_stores import Follower, entry, vector
+from chainops.testing.cache_pieces import Follower, entry, vector
 from chainops.testing.servers import redis_server
 
 # A process that has imported everything, and forks a writer when asked for one: a hundred lives take seconds so.
@@ -28,7 +28,7 @@ from chainops.cache.stores.sql_records import SqlRecords
 from chainops.cache.records import Where
 from chainops.stores.redis import redis_store
 from chainops.stores.sql import SqlStore
-from chainops.testing.cache_stores import NOW, entry, vector
+from chainops.testing.cache_pieces import NOW, entry, vector
 from chainops.core.errors import StoreError
 
 def write(url, life, said):
@@ -136,40 +136,35 @@ def kill(child):
     os.kill(child, signal.SIGKILL)
 
 
-def kill_sqlite_writers(nursery, folder, lives):
-    url = f"sqlite:///{folder}/cache.db"
-    told, store = Lives(nursery, url, folder), SqlStore(url)
-    records, reader = SqlRecords(store), Follower(SqlRecords(store), "s")
+def outlive(told, records, lives, kill, revive=lambda: None):
+    reader = Follower(records(), "s")
     for _ in range(lives):
         told.live(kill)
+        revive()
         reader.read()
-    assert reader.read() == told.check(records)
+    assert reader.read() == told.check(records())
     assert reader.restarts == 0
+
+
+def kill_sqlite_writers(nursery, folder, lives):
+    url = f"sqlite:///{folder}/cache.db"
+    store = SqlStore(url)
+    outlive(Lives(nursery, url, folder), lambda: SqlRecords(store), lives, kill)
     store.close()
 
 
 def kill_redis_writers(nursery, folder, lives):
     with redis_server() as server:
-        told, store = Lives(nursery, server.url, folder), redis_store(server.url, timeout_s=10)
-        records, reader = RedisRecords(store), Follower(RedisRecords(store), "s")
-        for _ in range(lives):
-            told.live(kill)
-            reader.read()
-        assert reader.read() == told.check(records)
-        assert reader.restarts == 0
+        store = redis_store(server.url, timeout_s=10)
+        outlive(Lives(nursery, server.url, folder), lambda: RedisRecords(store), lives, kill)
         store.close()
 
 
 def kill_redis_servers(nursery, folder, lives):
     with redis_server("--appendonly", "yes", "--appendfsync", "always") as server:
-        told, store = Lives(nursery, server.url, folder), redis_store(server.url, timeout_s=10)
-        records, reader = RedisRecords(store), Follower(RedisRecords(store), "s")
-        for _ in range(lives):
-            told.live(lambda _child: server.kill())
-            server.start()
-            reader.read()
-        assert reader.read() == told.check(records)
-        assert reader.restarts == 0
+        store = redis_store(server.url, timeout_s=10)
+        told = Lives(nursery, server.url, folder)
+        outlive(told, lambda: RedisRecords(store), lives, lambda _child: server.kill(), server.start)
         store.close()
 
 

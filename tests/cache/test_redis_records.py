@@ -15,7 +15,8 @@ from chainops.cache.stores.redis_records import RedisRecords
 from chainops.cache.stores.redis_scripts import PREFIX
 from chainops.core.errors import StoreUnavailable
 from chainops.stores.redis import redis_store
-from chainops.testing.cache_stores import NOW, CacheStoreSuite, Follower, entry, vector
+from chainops.testing.cache_pieces import NOW, Follower, entry, vector
+from chainops.testing.cache_stores import CacheStoreSuite
 from chainops.testing.servers import redis_server
 
 

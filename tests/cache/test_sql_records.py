@@ -16,7 +16,8 @@ from chainops.cache.stores.sql_records import SqlRecords
 from chainops.cache.stores.sql_tables import schema
 from chainops.core.errors import StoreUnavailable
 from chainops.stores.sql import Schema, SqlStore
-from chainops.testing.cache_stores import NOW, CacheStoreSuite, Follower, entry, vector
+from chainops.testing.cache_pieces import NOW, Follower, entry, vector
+from chainops.testing.cache_stores import CacheStoreSuite
 from chainops.testing.servers import postgres_database, postgres_server
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from chainops.cache.stores.redis_beside import RedisBeside
 from chainops.cache.stores.redis_scripts import PREFIX
 from chainops.cache.stores.stored import (
     as_text,
+    changed,
     entry_of,
     first_number,
     fits_nothing,
@@ -132,12 +132,7 @@ class RedisRecords(RedisBeside):
         with self._store.client() as client:
             sums: Any = client.hmget(f"{PREFIX}entry:{entry}", ["vector_sum", "body_sum", "sum"])
         vector_sum, body_sum, checksum = (as_text(each) or "" for each in sums)
-        new = replace(
-            found,
-            knowledge=found.knowledge if knowledge is None else knowledge,
-            is_verified=found.is_verified if is_verified is None else is_verified,
-            group=found.group if group is None else group,
-        )
+        new = changed(found, knowledge=knowledge, is_verified=is_verified, group=group)
         head, new_checksum = repack(new, vector_sum, body_sum)
         return bool(self._run("update", entry, checksum, head, new_checksum, storable(new.group)))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from chainops.cache.records import Change, Entry, Limits, Outline, Tombstone, Where
@@ -14,6 +13,7 @@ from chainops.cache.stores.sql_statements import FEW, MANY, Statement, read_colu
 from chainops.cache.stores.sql_tables import tables
 from chainops.cache.stores.stored import (
     HALF_LIFE_S,
+    changed,
     entry_of,
     first_number,
     fits_nothing,
@@ -146,17 +146,12 @@ class SqlRecords(SqlBeside):
             found = entry_of(row.seq, row.head, row.body, row.vector_sum, row.checksum, row.seal)
             if found is None:
                 return False
-            new = replace(
-                found,
-                knowledge=found.knowledge if knowledge is None else knowledge,
-                is_verified=found.is_verified if is_verified is None else is_verified,
-                group=found.group if group is None else group,
-            )
+            new = changed(found, knowledge=knowledge, is_verified=is_verified, group=group)
             head, checksum = repack(new, row.vector_sum, row.body_sum)
-            changed = {"head": head.decode(), "checksum": checksum, "seal": seal_of(checksum, row.seq)}
+            columns = {"head": head.decode(), "checksum": checksum, "seal": seal_of(checksum, row.seq)}
             # Only if nobody changed it since it was read: PostgreSQL does not hold it.
             mine = e.update().where(e.c.number == row.number, e.c.checksum == row.checksum)
-            return bool(connection.execute(mine.values(**changed)).rowcount)
+            return bool(connection.execute(mine.values(**columns)).rowcount)
 
     def position(self, scope: str) -> int:
         statement = self._ready().scope

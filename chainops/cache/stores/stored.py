@@ -93,6 +93,16 @@ def pack(entry: Entry, vector: np.ndarray | None) -> Stored:
     return stored
 
 
+def changed(entry: Entry, *, knowledge: str | None, is_verified: bool | None, group: str | None) -> Entry:
+    """An entry with what may change of it; None leaves it as it is."""
+    return replace(
+        entry,
+        knowledge=entry.knowledge if knowledge is None else knowledge,
+        is_verified=entry.is_verified if is_verified is None else is_verified,
+        group=entry.group if group is None else group,
+    )
+
+
 def repack(entry: Entry, vector_sum: str, body_sum: str, **changes: Any) -> tuple[bytes, str]:
     """The head and the checksum of an entry of which only the head changes."""
     stored = _sealed(replace(entry, **changes), b"", None, vector_sum, body_sum)
