@@ -1,4 +1,4 @@
-"""Connections to a Redis (6.2 or newer) or Valkey server, with its errors told as store errors."""
+"""Connections to a Redis server (6.2 or newer), with its errors told as store errors."""
 
 from __future__ import annotations
 
