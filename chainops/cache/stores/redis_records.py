@@ -1,4 +1,4 @@
-"""The cache's truth in Redis, for many machines. Plain commands and scripts, no modules; see `redis_scripts` for the keys."""
+"""The cache's truth in Redis, for many machines: commands and scripts, no modules; keys in `redis_scripts`."""
 
 from __future__ import annotations
 
