@@ -28,6 +28,10 @@ class Caller(Settings):
     deadline_s: float | None = Field(default=None, gt=0)
     """Seconds from the start of the request until an answer is of no use."""
     budget_usd: float | None = Field(default=None, ge=0)
+    max_attempts: int | None = Field(default=None, ge=1)
+    """How many calls to models the request may make in all: first tries, retries, fallbacks, judges."""
+    restarts: bool = False
+    """Whether a stream may begin anew: after a chunk with `restart` among its facts, all that came before is void."""
     cache: Literal["use", "refresh", "bypass"] = "use"
     """`refresh` asks anew and replaces what is stored; `bypass` neither reads nor writes."""
     tags: frozenset[str] = frozenset()

@@ -60,6 +60,27 @@ class DeadlineExceeded(ChainopsError, TimeoutError):
         )
 
 
+class CallRefused(ChainopsError):
+    """A call to a model was not made: a limit, a budget or a breaker stands before it. Another route may answer.
+
+    Attributes:
+        model: The model that was not asked.
+        reason: Two or three words, such as "over budget".
+        retry_after_s: In how many seconds it may be let through; None when that is not known.
+    """
+
+    def __init__(self, model: str, reason: str, problem: str, *, retry_after_s: float | None = None) -> None:
+        self.model, self.reason, self.problem, self.retry_after_s = model, reason, problem, retry_after_s
+        super().__init__(f"{model}: not asked, {problem}")
+
+
+class AttemptsExhausted(CallRefused):
+    """The request has made all the calls it may make."""
+
+    def __init__(self, model: str, problem: str) -> None:
+        super().__init__(model, "no attempts left", problem)
+
+
 class PlanError(ChainopsError, RuntimeError):
     """A component's plan broke the rules of plans: a bug in the component, not in the request."""
 

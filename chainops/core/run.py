@@ -8,6 +8,7 @@ from asyncio import CancelledError
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk
@@ -15,12 +16,13 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
 
 from chainops.core.answer import KEY, Answer, AnswerChunk
-from chainops.core.attempts import Attempts
+from chainops.core.attempts import Attempt, Attempts, Expected, Gate
 from chainops.core.caller import STATE_KEY, Caller
 from chainops.core.clock import Clock, current_clock
 from chainops.core.errors import ChainopsError, DeadlineExceeded
 from chainops.core.events import CleanupFailed, Event, Listener, ListenerFailed, RequestEnded, current_listeners
 from chainops.core.report import Report, Stage
+from chainops.core.steps import Plan
 
 
 class Request:
@@ -40,6 +42,7 @@ class Request:
         "keeps_values",
         "memo",
         "report",
+        "shares",
         "stages",
         "started",
         "started_at",
@@ -69,7 +72,15 @@ class Request:
         self._listeners = (*current_listeners(), *listeners)
         self.keeps_values = any(getattr(each, "keeps_values", False) for each in self._listeners)
         """Whether a listener (a trace writer) wants the stages' inputs and outputs."""
-        self.attempts = Attempts(self.clock, lambda event: self.tell(event, None), purpose=caller.purpose)
+        self.shares: dict[str, float] = {}
+        """Seconds that stages may take, by their kind: `retrieve`, `rerank`, `attempt`."""
+        self.attempts = Attempts(
+            self.clock,
+            lambda event: self.tell(event, None),
+            purpose=caller.purpose,
+            most=caller.max_attempts,
+            failed_cleanup=lambda who, error: self.tell(CleanupFailed(component=who, error=repr(error)), None),
+        )
         self.report = Report(self)
 
     @property
@@ -124,15 +135,32 @@ class Request:
         self._notify(RequestEnded(request=self, output=output, error=error))
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What wrappers further out ask of all that is called inside them."""
+
+    gates: tuple[Gate, ...] = ()
+    """What calls to models must pass, outermost first."""
+    is_repeat: bool = False
+    """Whether a retry makes these calls."""
+    purpose: str | None = None
+    """What calls are made for, where that is not the request's own purpose: `hedge`."""
+    continues: str | None = None
+    """What another route had said when it broke off: the answer is to go on from there."""
+
+
 class Scope:
     """Where in a request a call stands: rides in the config under the private key."""
 
-    __slots__ = ("report", "request", "stage", "watched")
+    __slots__ = ("report", "request", "stage", "terms", "watched")
 
-    def __init__(self, request: Request, report: Report, stage: int | None, *, watched: bool) -> None:
+    def __init__(
+        self, request: Request, report: Report, stage: int | None, *, watched: bool, terms: Terms = Terms()
+    ) -> None:
         self.request, self.report, self.stage = request, report, stage
         self.watched = watched
         """True below a `Forward`: what is said here is part of the caller's answer."""
+        self.terms = terms
 
     def __repr__(self) -> str:
         return "<request in flight>"  # never spill a caller's data into somebody's log of a config
@@ -146,6 +174,8 @@ class Run:
         report: The facts of the answer in the making.
         stage: This component's line in the waterfall; `stage.facts` takes decisions and versions.
         kwargs: What the caller passed beside input and config, to hand on to a model.
+        terms: What wrappers further out ask of this call. A wrapper that asks for more sets it before it calls on:
+            `run.terms = replace(run.terms, gates=(*run.terms.gates, gate))`.
     """
 
     __slots__ = (
@@ -159,6 +189,7 @@ class Run:
         "report",
         "request",
         "stage",
+        "terms",
         "watched",
     )
 
@@ -174,11 +205,11 @@ class Run:
         self.is_root = not isinstance(state, Scope)
         if isinstance(state, Scope):
             self.request, self.report = state.request, state.report
-            parent, self.watched = state.stage, state.watched
+            parent, self.watched, self.terms = state.stage, state.watched, state.terms
         else:
             self.request = Request(state if isinstance(state, Caller) else _NOBODY, listeners)
             self.report = self.request.report
-            parent, self.watched = None, False
+            parent, self.watched, self.terms = None, False, _NO_TERMS
         self.stage = self.request.open_stage(parent, component_name, kind)
         self.config = config
         self.kwargs = kwargs
@@ -200,6 +231,26 @@ class Run:
     @property
     def attempts(self) -> Attempts:
         return self.request.attempts
+
+    def attempt(
+        self, model: str, *, expect: Callable[[], Expected], key: str | None = None, gates: tuple[Gate, ...] = ()
+    ) -> Plan[Attempt]:
+        """Enter a call to a model in the ledger and pass the gates before it: `attempt = yield from run.attempt(...)`.
+
+        Args:
+            expect: Works out what the call will probably consume.
+            key: Name of the variable that holds the key, where the model has several.
+            gates: The model's own, after those of the wrappers.
+
+        Raises:
+            CallRefused: A gate does not let it pass, or the request has no attempts left.
+        """
+        terms = self.terms
+        attempt = self.attempts.reserve(model, purpose=terms.purpose, expect=expect, is_repeat=terms.is_repeat)
+        attempt.key = key
+        if terms.gates or gates:
+            yield from attempt.passes((*terms.gates, *gates), self)
+        return attempt
 
     @property
     def remaining_s(self) -> float | None:
@@ -254,7 +305,7 @@ class Run:
     def scope(self, *, watched: bool) -> tuple[Scope, Report]:
         """The scope of a child call. A watched child writes this answer's facts, an unwatched one its own."""
         report = self.report if watched else Report(self.request)
-        return Scope(self.request, report, self.stage.id, watched=watched), report
+        return Scope(self.request, report, self.stage.id, watched=watched, terms=self.terms), report
 
     def close(self, output: Any, error: BaseException | None) -> None:
         for work in reversed(self._closing):
@@ -340,4 +391,5 @@ def _state(config: RunnableConfig) -> Any:
 
 
 _NOBODY = Caller()
+_NO_TERMS = Terms()
 _LAST_ONLY = frozenset({"type", "usage_metadata", "chunk_position"})

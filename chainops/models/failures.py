@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 
 from langchain_core.messages import BaseMessage
 
-from chainops.core.errors import ChainopsError
+from chainops.core.errors import CallRefused, ChainopsError
 from chainops.models.http_errors import code_of, detail_of, names_of, origin_of, retry_after_s_of, status_of
 from chainops.models.known import key_variable
 from chainops.models.unreadable import is_unreadable_answer, what_was_wrong
@@ -95,6 +95,8 @@ def classify(error: BaseException) -> Failure:
     """
     if isinstance(error, ModelFailed):
         return Failure(error.kind, error.reason, error.retry_after_s, error.status, error.detail)
+    if isinstance(error, CallRefused):
+        return Failure("next_route", error.reason, error.retry_after_s, detail=error.problem)
     if isinstance(error, MissingKey | MissingProvider):
         return Failure("next_route", "no key" if isinstance(error, MissingKey) else "no package", detail=str(error))
     if isinstance(error, ChainopsError) or not isinstance(error, Exception):

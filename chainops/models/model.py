@@ -7,15 +7,17 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.messages.ai import UsageMetadata
 
+from chainops.core.attempts import Expected, Gate
 from chainops.core.component import Component
 from chainops.core.errors import ChainopsError, DeadlineExceeded
 from chainops.core.run import Run
 from chainops.core.steps import Cancelled, Do, Forward, Plan
-from chainops.models.failures import EmptyAnswer, Failure, ModelUnavailable, cut_short, empty_answer, wrap
-from chainops.models.prices import Price, cost_usd, estimate_tokens
+from chainops.models.failures import EmptyAnswer, Failure, ModelFailed, ModelUnavailable, cut_short, empty_answer, wrap
+from chainops.models.known import EXTRACTIVE
+from chainops.models.prices import Cost, Price, cost_usd, estimate_tokens
 
 
 class Model(Component[Any, AIMessage]):
@@ -41,13 +43,20 @@ class Model(Component[Any, AIMessage]):
     """The server, where it is not the provider's own: what that charges is not in the price table."""
     price: Price | None = None
     """The declared price, for models that no table knows; wins over the table."""
+    expected_output_tokens: int = 500
+    """What limits and budgets set aside for an answer until its length is known; `max_tokens` where it is declared."""
+    gates: tuple[Gate, ...] = ()
+    """What calls to this model must pass, whoever makes them: its limits, its breaker."""
 
     def plan(self, value: Any, run: Run) -> Plan[AIMessage]:
         run.stage.model = self.model
         kwargs = dict(run.kwargs)
-        remaining_s = run.remaining_s
-        if remaining_s is not None and remaining_s < self.timeout_s and self.model.startswith("openai:"):
-            kwargs["timeout"] = max(remaining_s, 0.001)  # the one client known to take it with each call
+        value = self._continued(value, run)
+        within_s = min(self.timeout_s, run.request.shares.get("attempt", self.timeout_s))
+        if (remaining_s := run.remaining_s) is not None:
+            within_s = min(within_s, remaining_s)
+        if within_s < self.timeout_s and self.model.startswith("openai:"):
+            kwargs["timeout"] = max(within_s, 0.001)  # the one client known to take it with each call
         try:
             chat: BaseChatModel = yield Do(self._opened, blocks=not getattr(self.chat, "is_made", True))
         except ChainopsError as error:  # no key, no package: another model may still answer
@@ -55,7 +64,7 @@ class Model(Component[Any, AIMessage]):
             if failure is error:
                 raise
             raise failure from error
-        attempt = run.attempts.reserve(self.model)
+        attempt = yield from run.attempt(self.model, expect=lambda: self._expected(value), gates=self.gates)
         call = Forward(chat, value, kwargs=kwargs)
         try:
             message: AIMessage = yield call
@@ -84,6 +93,30 @@ class Model(Component[Any, AIMessage]):
             run.report.served_by = self.model
         return message
 
+    def _continued(self, value: Any, run: Run) -> Any:
+        """The messages to answer: with what another route had said, where this one is to go on from there."""
+        said = run.terms.continues
+        if said is None:
+            return value
+        run.report.may_cache = False  # half of it is somebody else's
+        if self.model == EXTRACTIVE:
+            failure = Failure("next_route", "cannot continue", detail="it finds sentences, and says them whole")
+            raise ModelFailed(self.model, failure, next_move="use another model")
+        return [*_messages(value), AIMessage(content=said), HumanMessage(content=CONTINUE)]
+
+    def _expected(self, value: Any) -> Expected:
+        asked = _estimate(value, None)
+        usage = UsageMetadata(
+            input_tokens=asked["input_tokens"],
+            output_tokens=self.expected_output_tokens,
+            total_tokens=asked["input_tokens"] + self.expected_output_tokens,
+        )
+        return Expected(usage["input_tokens"], usage["output_tokens"], self._price(usage).usd)
+
+    def _price(self, usage: UsageMetadata) -> Cost:
+        elsewhere = self.base_url or (os.environ.get("OPENAI_BASE_URL") if self.model.startswith("openai:") else None)
+        return cost_usd(self.model, usage, price=self.price, base_url=elsewhere)
+
     def _opened(self) -> BaseChatModel:
         """The chat model; the first time also the price table, whose import would stop an event loop for 0.15 s."""
         if not getattr(self.chat, "is_made", True):
@@ -93,25 +126,32 @@ class Model(Component[Any, AIMessage]):
     def _spent(self, value: Any, message: AIMessage | None, run: Run) -> tuple[UsageMetadata, float | None]:
         """Tokens and USD of a whole or broken-off answer. Without the provider's count, a stated estimate."""
         usage = None if message is None else message.usage_metadata
-        if usage is None:
+        if usage is None or min(usage["input_tokens"], usage["output_tokens"]) < 0:
             usage = _estimate(value, message)
             run.stage.facts["tokens"] = "estimated"
-        elsewhere = self.base_url or (os.environ.get("OPENAI_BASE_URL") if self.model.startswith("openai:") else None)
-        cost = cost_usd(self.model, usage, price=self.price, base_url=elsewhere)
+        cost = self._price(usage)
         run.stage.usage, run.stage.cost_usd = usage, cost.usd
         if cost.usd is None:
             run.stage.facts["price"] = cost.source
         return usage, cost.usd
 
 
+CONTINUE = (
+    "Your answer was cut off there. Go on exactly where it ends, in the middle of the sentence if need be. "
+    "Do not repeat anything, do not comment on this."
+)
+"""What a model is told that finishes another one's answer."""
 _NOTHING = UsageMetadata(input_tokens=0, output_tokens=0, total_tokens=0)
 _TOO_LONG = frozenset({"length", "max_tokens", "MAX_TOKENS"})
 """What providers call the end of an answer that had more to say."""
 
 
-def _estimate(value: Any, message: AIMessage | None) -> UsageMetadata:
+def _messages(value: Any) -> list[Any]:
     asked = value.to_messages() if hasattr(value, "to_messages") else value
-    messages = asked if isinstance(asked, list) else [asked]
-    texts = [str(each.text) if isinstance(each, BaseMessage) else str(each) for each in messages]
+    return asked if isinstance(asked, list) else [asked]
+
+
+def _estimate(value: Any, message: AIMessage | None) -> UsageMetadata:
+    texts = [str(each.text) if isinstance(each, BaseMessage) else str(each) for each in _messages(value)]
     read, written = sum(map(estimate_tokens, texts)), 0 if message is None else estimate_tokens(str(message.text))
     return UsageMetadata(input_tokens=read, output_tokens=written, total_tokens=read + written)
