@@ -98,6 +98,22 @@ class AnswerChunk(Answer, AIMessageChunk):
 
     type: Literal["AIMessageChunk"] = "AIMessageChunk"  # type: ignore[assignment]
 
+    @property
+    def restart(self) -> bool:
+        """Whether all chunks before this one are void. Only callers that said `restarts=True` are sent such a chunk."""
+        return bool(self.facts.get("restart"))
+
     @classmethod
     def lc_id(cls) -> list[str]:
         return AIMessageChunk.lc_id()
+
+
+class RestartChunk(AnswerChunk):
+    """Takes back all chunks before it: added to them, it is what is left."""
+
+    @classmethod
+    def new(cls) -> RestartChunk:
+        return cls(content="", response_metadata={KEY: {"restart": True}})
+
+    def __radd__(self, other: Any) -> Any:  # Python asks the subclass first
+        return AnswerChunk(content="")

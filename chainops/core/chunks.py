@@ -8,6 +8,8 @@ from typing import Any
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, BaseMessageChunk, message_chunk_to_message
 from langchain_core.messages.ai import add_ai_message_chunks
 
+from chainops.core.answer import RestartChunk
+
 
 def merge(chunks: Sequence[Any]) -> Any:
     """The whole value that these chunks make; None for no chunks.
@@ -17,6 +19,7 @@ def merge(chunks: Sequence[Any]) -> Any:
     """
     if not chunks:
         return None
+    chunks = chunks[_begin(chunks) :]
     first = chunks[0]
     if isinstance(first, AIMessageChunk) and all(isinstance(each, AIMessageChunk) for each in chunks):
         return message_chunk_to_message(first if len(chunks) == 1 else add_ai_message_chunks(first, *chunks[1:]))
@@ -31,12 +34,26 @@ def merge(chunks: Sequence[Any]) -> Any:
     return as_whole(total)
 
 
+def _begin(chunks: Sequence[Any]) -> int:
+    """Where the answer begins: after the last chunk that took all before it back."""
+    voids = [position for position, each in enumerate(chunks) if isinstance(each, RestartChunk)]
+    return min(voids[-1] + 1, len(chunks) - 1) if voids else 0
+
+
 def as_chunk(value: Any) -> Any:
     """A whole value as the one chunk a stream of it would have."""
     if isinstance(value, AIMessage) and not isinstance(value, AIMessageChunk):
         kept = {name: getattr(value, name) for name in value.model_fields_set if name != "type"}
         return AIMessageChunk(**kept)
     return value
+
+
+def spoken(value: Any) -> Any:
+    """A value as one chunk, without the facts about it: those of two providers do not add up."""
+    chunk = as_chunk(value)
+    if isinstance(chunk, AIMessageChunk):
+        return AIMessageChunk(content=chunk.content, tool_call_chunks=chunk.tool_call_chunks)
+    return chunk
 
 
 def as_whole(value: Any) -> Any:

@@ -14,15 +14,16 @@ from contextlib import contextmanager
 from contextvars import copy_context
 from typing import Any
 
-from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import set_config_context, var_child_runnable_config
 
-from chainops.core.caller import STATE_KEY
-from chainops.core.chunks import as_chunk, as_whole, has_substance, merge, words_of
+from chainops.core.answer import RestartChunk
+from chainops.core.calling import in_time, released, rest, through, unwatched, watched
+from chainops.core.chunks import as_chunk, as_whole, merge, spoken, words_of
 from chainops.core.errors import PlanError
 from chainops.core.events import CleanupFailed
+from chainops.core.race import arace, race
 from chainops.core.run import Run
-from chainops.core.steps import Ask, AskAll, Cancelled, Do, Forward, Hear, Plan, Say, Step, Wait
+from chainops.core.steps import Ask, AskAll, Cancelled, Do, Forward, Hear, Plan, Race, Restart, Say, Step, Wait
 
 CLEANUP_S = 5.0
 """How long a cancelled plan may go on cleaning up."""
@@ -56,7 +57,7 @@ class Talk:
 
     def heard(self) -> Any:
         """All that was said to the caller, as one value."""
-        return self.said[0] if len(self.said) == 1 else merge([as_chunk(value) for value in self.said])
+        return self.said[0] if len(self.said) == 1 else merge([spoken(value) for value in self.said])
 
     def check(self) -> None:
         """A plan that spoke must return what it said: a stream cannot take words back."""
@@ -105,21 +106,10 @@ class Talk:
                 self.run.emit(CleanupFailed(component=self.run.stage.name, error=repr(error)))
 
 
-def child_config(run: Run, *, watched: bool) -> RunnableConfig:
-    """The config for a call made by this component: nested traces, the same request."""
-    scope, _ = run.scope(watched=watched)
-    config: RunnableConfig = {**run.config, "configurable": {**run.config["configurable"], STATE_KEY: scope}}
-    config.pop("run_name", None)
-    config.pop("run_id", None)
-    if run.manager is not None:
-        config["callbacks"] = run.manager.get_child()
-    return config
-
-
 @contextmanager
 def _nested(run: Run) -> Iterator[Callable[..., Any]]:
     """Gives `call(function, *args)`: runnables called inside without a config still nest under this one."""
-    config = child_config(run, watched=False)
+    config = unwatched(run)
     if run.manager is not None:
         with set_config_context(config) as context:
             yield context.run
@@ -164,6 +154,14 @@ def drive(talk: Talk, *, streaming: bool, tell: Callable[[], None]) -> Generator
                 if isinstance(step, Forward):
                     reply = (yield from _forward(step, run)) if streaming else _whole(step, run)
                     talk.said.append(reply)
+                elif isinstance(step, Race):
+                    reply = yield from race(step, run, streaming=streaming)
+                    talk.said.append(reply)
+                elif isinstance(step, Restart):
+                    talk.said.clear()
+                    reply = None
+                    if streaming:
+                        yield RestartChunk.new()
                 elif isinstance(step, Say):
                     talk.said.append(step.chunk)
                     if streaming:
@@ -172,7 +170,7 @@ def drive(talk: Talk, *, streaming: bool, tell: Callable[[], None]) -> Generator
                 else:
                     reply = _answer(step, run)
             except Exception as error:  # noqa: BLE001 (thrown into the plan, whose business it is)
-                if isinstance(step, Forward) and step.released:
+                if isinstance(step, Forward | Race) and step.released:
                     talk.said.append(step.received)
                 step = talk.throw(error)
             else:
@@ -216,7 +214,7 @@ def _answer(step: Step, run: Run) -> Any:
             return call(step.work)
     run.check_deadline()
     if isinstance(step, Ask):
-        reply = as_whole(step.runnable.invoke(step.value, child_config(run, watched=False), **step.kwargs))
+        reply = as_whole(step.runnable.invoke(step.value, unwatched(run), **step.kwargs))
         run.check_deadline()  # a sync call cannot be broken off, but late is late in every driver
         return reply
     if isinstance(step, Wait):
@@ -247,7 +245,7 @@ def _hear(step: Hear, run: Run) -> bool | None:
 def _ask_all(step: AskAll, run: Run) -> list[Any]:
     def one(ask: Ask) -> Any:
         try:
-            return as_whole(ask.runnable.invoke(ask.value, child_config(run, watched=False), **ask.kwargs))
+            return as_whole(ask.runnable.invoke(ask.value, unwatched(run), **ask.kwargs))
         except Exception as error:  # noqa: BLE001 (kept as data: the others run to their end)
             return error
 
@@ -262,16 +260,9 @@ def _ask_all(step: AskAll, run: Run) -> list[Any]:
 
 def _whole(step: Forward, run: Run) -> Any:
     run.check_deadline()
-    reply = step.runnable.invoke(step.value, child_config(run, watched=True), **step.kwargs)
+    reply = step.runnable.invoke(step.value, watched(run), **step.kwargs)
     run.check_deadline()
-    return _through(step, reply)
-
-
-def _through(step: Forward, reply: Any) -> Any:
-    """A whole reply as the caller gets it: a message, never a chunk, and past the filter."""
-    if step.filter is None:
-        return as_whole(reply)
-    return merge([*step.filter.feed(as_chunk(reply)), *step.filter.finish()])
+    return through(step, reply)
 
 
 def _forward(step: Forward, run: Run) -> Generator[Any, None, Any]:
@@ -280,13 +271,13 @@ def _forward(step: Forward, run: Run) -> Generator[Any, None, Any]:
     """
     run.check_deadline()
     held: list[Any] = []
-    chunks = step.runnable.stream(step.value, child_config(run, watched=True), **step.kwargs)
+    chunks = step.runnable.stream(step.value, watched(run), **step.kwargs)
     try:
         for chunk in chunks:
             run.check_deadline()
-            for each in _released(step, held, chunk):
+            for each in released(step, held, chunk):
                 yield run.outward(each)
-        for each in _rest(step, held):
+        for each in rest(step, held):
             yield run.outward(each)
     finally:
         if close := getattr(chunks, "close", None):
@@ -295,24 +286,6 @@ def _forward(step: Forward, run: Run) -> Generator[Any, None, Any]:
             except Exception as error:  # noqa: BLE001 (must not hide why it is closed; it is recorded)
                 run.emit(CleanupFailed(component=run.stage.name, error=repr(error)))
     return step.received
-
-
-def _released(step: Forward, held: list[Any], chunk: Any) -> list[Any]:
-    """What goes out now that `chunk` has come."""
-    chunk = as_chunk(chunk)  # a child that does not stream gives its whole message
-    held.extend((chunk,) if step.filter is None else step.filter.feed(chunk))
-    if not step.released and not any(map(has_substance, held)):
-        return []
-    out, held[:] = held[:], []
-    step.released.extend(out)
-    return out
-
-
-def _rest(step: Forward, held: list[Any]) -> list[Any]:
-    """What goes out at the end, words or no words."""
-    out = held if step.filter is None else [*held, *step.filter.finish()]
-    step.released.extend(out)
-    return out
 
 
 # Async
@@ -334,6 +307,17 @@ async def adrive(talk: Talk, *, streaming: bool, tell: Callable[[], Any]) -> Asy
                     else:
                         reply = await _awhole(step, run)
                     talk.said.append(reply)
+                elif isinstance(step, Race):
+                    async with contextlib.aclosing(arace(step, run, streaming=streaming)) as chunks:
+                        async for chunk in chunks:
+                            yield chunk
+                    reply = step.received
+                    talk.said.append(reply)
+                elif isinstance(step, Restart):
+                    talk.said.clear()
+                    reply = None
+                    if streaming:
+                        yield RestartChunk.new()
                 elif isinstance(step, Say):
                     talk.said.append(step.chunk)
                     if streaming:
@@ -342,7 +326,7 @@ async def adrive(talk: Talk, *, streaming: bool, tell: Callable[[], Any]) -> Asy
                 else:
                     reply = await _aanswer(step, run)
             except Exception as error:  # noqa: BLE001 (thrown into the plan, whose business it is)
-                if isinstance(step, Forward) and step.released:
+                if isinstance(step, Forward | Race) and step.released:
                     talk.said.append(step.received)
                 step = talk.throw(error)
             else:
@@ -407,45 +391,6 @@ async def _shielded(work: asyncio.Future[Any]) -> None:
             await asyncio.wait({work}, timeout=left)
 
 
-async def _in_time(run: Run, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Await `call(...)`, and end it when the request's deadline passes.
-
-    Every stage above waits with a deadline too, the same one. The innermost is the one that ends, so that its
-    plan can still answer: a stage whose child is waiting itself looks again a little later.
-    """
-    if run.request.deadline is None:
-        return await call(*args, **kwargs)
-    run.check_deadline()
-    timer = asyncio.timeout(None)
-    loop = asyncio.get_running_loop()
-    later: asyncio.TimerHandle
-
-    def look() -> None:
-        nonlocal later
-        remaining = run.remaining_s
-        if remaining is None:  # the deadline was waived
-            return
-        if remaining > 0 or run.request.waiting.get(run.stage.id):
-            later = loop.call_later(max(remaining, _AGAIN_S), look)
-        else:
-            timer.reschedule(loop.time())
-
-    later = loop.call_later(run.remaining_s or 0.0, look)
-    try:
-        with run.waits():
-            async with timer:
-                return await call(*args, **kwargs)
-    except TimeoutError:
-        if timer.expired():
-            raise run.late() from None
-        raise
-    finally:
-        later.cancel()
-
-
-_AGAIN_S = 0.02
-
-
 async def _aanswer(step: Step, run: Run) -> Any:
     if isinstance(step, Do):
         if not step.blocks:
@@ -462,38 +407,38 @@ async def _aanswer(step: Step, run: Run) -> Any:
         await run.clock.asleep(step.seconds if remaining is None else min(step.seconds, remaining))
         return run.check_deadline()
     if isinstance(step, Hear):
-        has_news: bool = await _in_time(run, step.signal.await_beyond, step.since, step.timeout_s)
+        has_news: bool = await in_time(run, step.signal.await_beyond, step.since, step.timeout_s)
         run.check_deadline()
         return has_news
     if isinstance(step, Ask):
-        config = child_config(run, watched=False)
-        return as_whole(await _in_time(run, step.runnable.ainvoke, step.value, config, **step.kwargs))
+        config = unwatched(run)
+        return as_whole(await in_time(run, step.runnable.ainvoke, step.value, config, **step.kwargs))
     if isinstance(step, AskAll):
-        return _results(step, await _in_time(run, _aask_all, step, run))
+        return _results(step, await in_time(run, _aask_all, step, run))
     raise PlanError(f"{run.stage.name}: the plan asked for {step!r}, which is no step")
 
 
 async def _aask_all(step: AskAll, run: Run) -> list[Any]:
-    asked = [each.runnable.ainvoke(each.value, child_config(run, watched=False), **each.kwargs) for each in step.asks]
+    asked = [each.runnable.ainvoke(each.value, unwatched(run), **each.kwargs) for each in step.asks]
     return [as_whole(result) for result in await asyncio.gather(*asked, return_exceptions=True)]
 
 
 async def _awhole(step: Forward, run: Run) -> Any:
-    config = child_config(run, watched=True)
-    return _through(step, await _in_time(run, step.runnable.ainvoke, step.value, config, **step.kwargs))
+    config = watched(run)
+    return through(step, await in_time(run, step.runnable.ainvoke, step.value, config, **step.kwargs))
 
 
 async def _aforward(step: Forward, run: Run) -> AsyncGenerator[Any, None]:
     """The async twin of `_forward`; the whole answer is `step.received`."""
     run.check_deadline()
     held: list[Any] = []
-    chunks = step.runnable.astream(step.value, child_config(run, watched=True), **step.kwargs)
+    chunks = step.runnable.astream(step.value, watched(run), **step.kwargs)
     try:
-        while (chunk := await _in_time(run, anext, chunks, _END)) is not _END:
+        while (chunk := await in_time(run, anext, chunks, _END)) is not _END:
             run.check_deadline()
-            for each in _released(step, held, chunk):
+            for each in released(step, held, chunk):
                 yield run.outward(each)
-        for each in _rest(step, held):
+        for each in rest(step, held):
             yield run.outward(each)
     finally:
         if close := getattr(chunks, "aclose", None):

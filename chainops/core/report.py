@@ -109,6 +109,14 @@ class Report:
         self.sources, self.data, self.served_by, self.uses = [], None, None, {}
         self.may_cache, self.may_remember, self.is_unknown = True, True, False
 
+    def take(self, other: Report) -> None:
+        """Take over what one of several routes at work at the same time said of its answer: the one that is used."""
+        if _SEVERITY[other.status] > _SEVERITY[self.status]:
+            self.status = other.status
+        self.reasons += other.reasons
+        for name in _OF_THE_ANSWER:
+            setattr(self, name, getattr(other, name))
+
     def used(self, kind: str, name: str, digest: str) -> None:
         """Note that the answer came from this: when it changes, what was kept of the answer is out of date."""
         self.uses.setdefault(kind, {})[name] = digest
@@ -146,3 +154,6 @@ class Report:
             "stages": [stage.to_dict() for stage in request.stages],
             "events": request.events_as_dicts(),
         }
+
+
+_OF_THE_ANSWER = ("data", "is_unknown", "may_cache", "may_remember", "served_by", "sources", "uses")

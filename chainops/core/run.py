@@ -15,7 +15,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
 
-from chainops.core.answer import KEY, Answer, AnswerChunk
+from chainops.core.answer import KEY, Answer, AnswerChunk, RestartChunk
 from chainops.core.attempts import Attempt, Attempts, Expected, Gate
 from chainops.core.caller import STATE_KEY, Caller
 from chainops.core.clock import Clock, current_clock
@@ -37,6 +37,7 @@ class Request:
         "chain",
         "clock",
         "deadline",
+        "deadline_s",
         "events",
         "id",
         "keeps_values",
@@ -59,6 +60,8 @@ class Request:
         self._ended: float | None = None
         self.deadline = None if caller.deadline_s is None else self.started + caller.deadline_s
         """On the clock's monotonic time; None for no limit."""
+        self.deadline_s = caller.deadline_s
+        """How long it was given, for people."""
         self.chain: str | None = None
         self.versions: dict[str, Any] = {}
         """What answered: digests and versions of prompts, models, knowledge. Plain JSON."""
@@ -263,6 +266,17 @@ class Run:
         if deadline is not None and self.request.clock.monotonic() >= deadline:
             raise self.late()
 
+    def limit_time(self, within_s: float, shares: dict[str, float]) -> None:
+        """Let the request take at most so many seconds from now, and its stages so many each. The nearer limit
+        counts.
+        """
+        request = self.request
+        until = request.clock.monotonic() + within_s
+        if request.deadline is None or until < request.deadline:
+            request.deadline, request.deadline_s = until, within_s
+        for stage, share_s in shares.items():
+            request.shares[stage] = min(share_s, request.shares.get(stage, share_s))
+
     def waive_deadline(self) -> None:
         """Answer although it is late: nothing more in this request is cut off for its deadline.
 
@@ -271,7 +285,7 @@ class Run:
         self.request.deadline = None
 
     def late(self) -> DeadlineExceeded:
-        return DeadlineExceeded(self.stage.name, self.request.caller.deadline_s or 0.0)
+        return DeadlineExceeded(self.stage.name, self.request.deadline_s or 0.0)
 
     def emit(self, event: Event) -> None:
         """Record what happened: report and listeners now, LangChain callbacks before the next step."""
@@ -302,10 +316,15 @@ class Run:
         queued, self._queued = self._queued, []
         return queued
 
-    def scope(self, *, watched: bool) -> tuple[Scope, Report]:
-        """The scope of a child call. A watched child writes this answer's facts, an unwatched one its own."""
-        report = self.report if watched else Report(self.request)
-        return Scope(self.request, report, self.stage.id, watched=watched, terms=self.terms), report
+    def scope(self, *, watched: bool, report: Report | None = None, terms: Terms | None = None) -> Scope:
+        """The scope of a child call. A watched child writes this answer's facts, an unwatched one its own.
+
+        Args:
+            report: Where the child writes instead.
+            terms: In place of this run's.
+        """
+        report = report or (self.report if watched else Report(self.request))
+        return Scope(self.request, report, self.stage.id, watched=watched, terms=terms or self.terms)
 
     def close(self, output: Any, error: BaseException | None) -> None:
         for work in reversed(self._closing):
@@ -331,7 +350,7 @@ class Run:
 
     def outward(self, chunk: Any) -> Any:
         """A chunk that leaves the outermost component: usage and end marks wait for the last one."""
-        if self.watched or not isinstance(chunk, AIMessageChunk):
+        if self.watched or not isinstance(chunk, AIMessageChunk) or isinstance(chunk, RestartChunk):
             return chunk
         kept = {name: getattr(chunk, name) for name in chunk.model_fields_set if name not in _LAST_ONLY}
         if chunk.response_metadata:  # facts of an answer made elsewhere: ours come last, and two do not add up

@@ -53,6 +53,39 @@ class Forward:
         return merge(self.released)
 
 
+class Race:
+    """Call the first of `calls`; the next one too when nothing was heard for `after_s`, or when it failed. Who speaks
+    first is forwarded, as by `Forward`; the others are cancelled, and what they consumed is counted.
+
+    The plan is sent the winner's whole message; `winner` is its position. When all fail, the first error is thrown in.
+    A sync call cannot be broken off: a loser in a thread goes on to its next chunk, or to its own time-out.
+
+    Args:
+        calls: Two or more.
+        after_s: Seconds, of real time, without a word until the next one is called as well.
+        purpose: What calls by all but the first are entered for in the ledger.
+    """
+
+    __slots__ = ("after_s", "calls", "errors", "purpose", "spoke_after_s", "winner")
+
+    def __init__(self, calls: Sequence[Forward], *, after_s: float, purpose: str = "hedge") -> None:
+        self.calls, self.after_s, self.purpose = tuple(calls), after_s, purpose
+        self.winner: int | None = None
+        self.errors: dict[int, Exception] = {}
+        """By position: who failed before anybody spoke."""
+        self.spoke_after_s: float | None = None
+        """Seconds until the first word of anybody."""
+
+    @property
+    def released(self) -> list[Any]:
+        """What the winner has said to the caller."""
+        return [] if self.winner is None else self.calls[self.winner].released
+
+    @property
+    def received(self) -> Any:
+        return merge(self.released)
+
+
 class Ask:
     """Call `runnable` for the plan alone: a classifier, a judge, a rewrite. Nobody sees its chunks."""
 
@@ -129,5 +162,15 @@ class Say:
         self.chunk = chunk
 
 
-Step = Forward | Ask | AskAll | Do | Wait | Hear | Say
+class Restart:
+    """Take back what this plan has said: another answer follows from its beginning.
+
+    In a stream the caller is sent a chunk that says so, and must have said that it can take one
+    (`run.caller.restarts`); a whole answer simply begins anew.
+    """
+
+    __slots__ = ()
+
+
+Step = Forward | Race | Ask | AskAll | Do | Wait | Hear | Say | Restart
 Plan = Generator[Step, Any, Output]

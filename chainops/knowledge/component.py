@@ -6,13 +6,14 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from chainops.core.clock import Clock, current_clock
 from chainops.core.component import Component
 from chainops.core.events import Event
 from chainops.core.run import Run
 from chainops.core.steps import Do, Plan
 from chainops.knowledge.base import KnowledgeBase
 from chainops.knowledge.indexing import IndexReport
-from chainops.knowledge.retrieval import Hit, Selection, rerank
+from chainops.knowledge.retrieval import Hit, Selection, rerank, unranked
 from chainops.knowledge.splitting import Passage
 
 
@@ -24,6 +25,14 @@ class Retrieved(Event):
     kept: int
     best_similarity: float | None
     """Cosine of the question and the nearest passage; None when nothing was found."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shortened(Event):
+    """A stage was left out or ended early, because time was up."""
+
+    what: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +111,10 @@ class Retrieve(Component[str, Passages]):
     token_budget: int = 2000
 
     def plan(self, value: str, run: Run) -> Plan[Passages]:
-        hits, kept, digests = yield Do(lambda: self._search(value))
+        hits, kept, digests, late = yield Do(lambda: self._search(value, _Time(run.clock, run.request.shares)))
+        if late is not None:
+            run.emit(late)
+            run.report.mark("degraded", f"{late.what}: {late.reason}")
         best = max((hit.similarity for hit in hits if hit.dense_rank is not None), default=None)
         run.emit(
             Retrieved(found=len(hits), kept=len(kept.hits), best_similarity=None if best is None else round(best, 4))
@@ -112,13 +124,44 @@ class Retrieve(Component[str, Passages]):
 
     def found(self, question: str) -> Passages:
         """What a question would be answered from now, outside of any request. Blocks."""
-        _, kept, digests = self._search(question)
+        _, kept, digests, _ = self._search(question, _Time(current_clock(), {}))
         return _passages(kept, digests)
 
-    def _search(self, question: str) -> tuple[list[Hit], Selection, dict[str, str]]:
+    def _search(self, question: str, time: _Time) -> tuple[list[Hit], Selection, dict[str, str], Shortened | None]:
         knowledge = self.knowledge()
         hits = knowledge.search(question, self.retrieve)
-        return hits, rerank(hits, keep=self.rerank, token_budget=self.token_budget), knowledge.seen_digests()
+        digests = knowledge.seen_digests()
+        if (why := time.is_up("retrieve")) is not None:
+            kept = unranked(hits, keep=self.rerank, token_budget=self.token_budget)
+            return hits, kept, digests, Shortened(what="the passages were not reranked", reason=why)
+        time.begin()
+        kept = rerank(
+            hits, keep=self.rerank, token_budget=self.token_budget, is_late=lambda: time.is_up("rerank") is not None
+        )
+        late = sum(each.reason == "late" for each in kept.dropped)
+        if not late:
+            return hits, kept, digests, None
+        found = Shortened(what=f"{late} passages were not looked at", reason=time.is_up("rerank") or "time was up")
+        return hits, kept, digests, found
+
+
+class _Time:
+    """Watches a stage's share of the request's time."""
+
+    def __init__(self, clock: Clock, shares: Mapping[str, float]) -> None:
+        self._clock, self._shares = clock, shares
+        self.begin()
+
+    def begin(self) -> None:
+        self._since = self._clock.monotonic()
+
+    def is_up(self, stage: str) -> str | None:
+        """Why a stage has to end; None while it may go on."""
+        share_s = self._shares.get(stage)
+        if share_s is None:
+            return None
+        took_s = self._clock.monotonic() - self._since
+        return f"{stage} took {took_s:.3g} s of its {share_s:.3g} s" if took_s > share_s else None
 
 
 def _passages(kept: Selection, digests: Mapping[str, str]) -> Passages:

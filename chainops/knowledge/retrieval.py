@@ -15,7 +15,7 @@ changed nothing: BM25's share says it already.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -58,7 +58,7 @@ class Fused:
     lexical_rank: int | None
 
 
-DropReason = Literal["overlap", "duplicate", "budget", "rank"]
+DropReason = Literal["overlap", "duplicate", "budget", "rank", "late"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,13 @@ def fuse(
     return sorted(fused, key=lambda one: (-one.score, one.key))
 
 
-def rerank(hits: Sequence[Hit], *, keep: int = 5, token_budget: int | None = None) -> Selection:
+def rerank(
+    hits: Sequence[Hit],
+    *,
+    keep: int = 5,
+    token_budget: int | None = None,
+    is_late: Callable[[], bool] = lambda: False,
+) -> Selection:
     """The passages that go into the prompt: the best that say different things and fit.
 
     A passage that does not fit is left out and a shorter one further down may take its place.
@@ -122,6 +128,7 @@ def rerank(hits: Sequence[Hit], *, keep: int = 5, token_budget: int | None = Non
         hits: As `KnowledgeBase.search` gives them.
         keep: The most passages to take.
         token_budget: The most tokens of all passages together, by `splitting.count_tokens`; None means no limit.
+        is_late: Whether there is no time left to choose: what was kept by then is what there is, one at least.
 
     Raises:
         InvalidInput: `keep` < 1, or `token_budget` < 1.
@@ -135,6 +142,9 @@ def rerank(hits: Sequence[Hit], *, keep: int = 5, token_budget: int | None = Non
     tokens = 0
     for hit in sorted(hits, key=lambda hit: (-hit.score, hit.passage.id)):
         size = hit.passage.tokens
+        if kept and len(kept) < keep and is_late():
+            dropped.append(Dropped(hit, "late"))
+            continue
         reason: DropReason | None = next((why for one in kept if (why := _repeats(hit.passage, one.passage))), None)
         if reason is None and len(kept) == keep:
             reason = "rank"
@@ -146,6 +156,17 @@ def rerank(hits: Sequence[Hit], *, keep: int = 5, token_budget: int | None = Non
         kept.append(hit)
         tokens += size
     return Selection(tuple(kept), tuple(dropped), tokens, len(hits))
+
+
+def unranked(hits: Sequence[Hit], *, keep: int, token_budget: int | None) -> Selection:
+    """The nearest passages that fit, without looking whether they repeat each other: for when time is short."""
+    kept: list[Hit] = []
+    tokens = 0
+    for hit in hits[:keep]:
+        if token_budget is None or tokens + hit.passage.tokens <= token_budget:
+            kept.append(hit)
+            tokens += hit.passage.tokens
+    return Selection(tuple(kept), (), tokens, len(hits))
 
 
 def _repeats(passage: Passage, better: Passage) -> Literal["overlap", "duplicate"] | None:

@@ -16,13 +16,13 @@ EXAMPLES = [
     errors.MissingExtra("langserve", "serve"),
     errors.InvalidInput("question", "''", "some text"),
     errors.DeadlineExceeded("model", 2.5),
-    errors.CallRefused("gpt", "over budget", "no budget is left", retry_after_s=60.0),
-    errors.AttemptsExhausted("gpt", "its retries are used up"),
     errors.PlanError("broke the rules"),
     errors.StoreError("a.db", "is odd", "look at it"),
     errors.StoreUnavailable("a.db", "is locked", "wait"),
     errors.StoreCorrupted("a.db", "is not a database", "restore it"),
     errors.StoreTooNew("a.db", "was written by 9.0", "upgrade"),
+    errors.CallRefused("gpt", "over budget", "no budget is left", retry_after_s=60.0),
+    errors.AttemptsExhausted("gpt", "its retries are used up"),
 ]
 
 

@@ -1,0 +1,242 @@
+"""A race: who speaks first gives the answer, the others are cancelled and counted, in every driver."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.runnables import RunnableLambda
+
+import chainops
+from chainops.core.answer import Answer
+from chainops.core.attempts import Expected
+from chainops.core.component import Component
+from chainops.core.errors import DeadlineExceeded
+from chainops.core.steps import Forward, Race
+from chainops.testing.listening import capture_events
+
+
+class Slow(Component):
+    """Says its words one by one; notes what became of it."""
+
+    words: str
+    wait_s: float = 0.0
+    between_s: float = 0.0
+    fails: str = ""
+    log: Any
+
+    def plan(self, value, run):
+        attempt = yield from run.attempt(self.words, expect=lambda: Expected(1, 1, 0.0))
+        run.report.served_by = self.words
+        call = Forward(_Words(self), value)
+        try:
+            answer = yield call
+        except BaseException as error:
+            attempt.settle("failed" if isinstance(error, Exception) else "cancelled", error=error)
+            self.log.append((self.words, type(error).__name__))
+            raise
+        attempt.settle("ok")
+        self.log.append((self.words, "ok"))
+        return answer
+
+
+def _Words(slow):
+    from langchain_core.runnables import RunnableGenerator
+
+    def say(inputs):
+        list(inputs)
+        time.sleep(slow.wait_s)
+        if slow.fails == "first":
+            raise ConnectionError(slow.words)
+        for word in slow.words.split():
+            yield AIMessageChunk(content=word + " ")
+            time.sleep(slow.between_s)
+        if slow.fails == "last":
+            raise ConnectionError(slow.words)
+
+    async def asay(inputs):
+        async for _ in inputs:
+            pass
+        await asyncio.sleep(slow.wait_s)
+        if slow.fails == "first":
+            raise ConnectionError(slow.words)
+        for word in slow.words.split():
+            yield AIMessageChunk(content=word + " ")
+            await asyncio.sleep(slow.between_s)
+        if slow.fails == "last":
+            raise ConnectionError(slow.words)
+
+    return RunnableGenerator(say, asay)
+
+
+class Racing(Component):
+    routes: tuple
+    after_s: float = 0.05
+    log: Any
+
+    def plan(self, value, run):
+        race = Race([Forward(each, value) for each in self.routes], after_s=self.after_s)
+        try:
+            answer = yield race
+        finally:
+            self.log.append(("winner", race.winner))
+        return answer
+
+
+def ask(driver, racing, config=None):
+    if driver == "invoke":
+        return racing.invoke("x", config)
+    if driver == "ainvoke":
+        return asyncio.run(racing.ainvoke("x", config))
+    if driver == "stream":
+        chunks = list(racing.stream("x", config))
+    else:
+
+        async def collect():
+            return [each async for each in racing.astream("x", config)]
+
+        chunks = asyncio.run(collect())
+    total = chunks[0]
+    for each in chunks[1:]:
+        total += each
+    return Answer.of(total)
+
+
+@pytest.fixture(params=["invoke", "ainvoke", "stream", "astream"])
+def driver(request):
+    return request.param
+
+
+def outcomes(events):
+    return sorted((each.model, each.outcome, each.purpose) for each in events if type(each).__name__ == "Attempted")
+
+
+def wait_for(told):
+    until = time.monotonic() + 5
+    while not told() and time.monotonic() < until:
+        time.sleep(0.01)
+    return told()
+
+
+def test_a_quick_first_route_answers_and_no_second_call_is_made(driver):
+    log: list = []
+    racing = Racing(routes=(Slow(words="one two", log=log), Slow(words="other", log=log)), after_s=5, log=log)
+    with capture_events() as events:
+        answer = ask(driver, racing)
+    assert answer.text.split() == ["one", "two"]
+    assert outcomes(events) == [("one two", "ok", "answer")]
+    assert log == [("one two", "ok"), ("winner", 0)]
+
+
+def test_a_slow_first_route_loses_is_cancelled_and_every_call_is_settled_once(driver):
+    log: list = []
+    racing = Racing(routes=(Slow(words="late", wait_s=0.6, log=log), Slow(words="quick one", log=log)), log=log)
+    with capture_events() as events:
+        answer = ask(driver, racing)
+        assert answer.text.split() == ["quick", "one"]
+        assert answer.served_by == "quick one"
+        settled = wait_for(lambda: len(outcomes(events)) == 2 and outcomes(events))
+    # A sync call cannot be broken off: a whole one is charged as what it is, a stream at its next chunk.
+    assert settled == [("late", "ok" if driver == "invoke" else "cancelled", "answer"), ("quick one", "ok", "hedge")]
+
+
+def test_a_first_route_that_fails_is_followed_by_the_second_at_once(driver):
+    log: list = []
+    routes = (Slow(words="broken", fails="first", log=log), Slow(words="second", log=log))
+    began = time.monotonic()
+    assert ask(driver, Racing(routes=routes, after_s=60, log=log)).text.split() == ["second"]
+    assert time.monotonic() - began < 30
+    assert ("winner", 1) in log
+
+
+def test_when_all_fail_the_first_error_is_thrown_in(driver):
+    log: list = []
+    routes = (Slow(words="a", fails="first", log=log), Slow(words="b", fails="first", log=log))
+    with pytest.raises(ConnectionError, match="a"):
+        ask(driver, Racing(routes=routes, log=log))
+    assert ("winner", None) in log
+
+
+def test_a_winner_that_breaks_off_fails_and_what_it_said_is_known(driver):
+    log: list = []
+    routes = (Slow(words="one two", fails="last", log=log), Slow(words="other", log=log))
+    racing = Racing(routes=routes, after_s=5, log=log)
+    if driver in ("stream", "astream"):
+        said = []
+
+        async def collect():
+            async for each in racing.astream("x"):
+                said.append(each)
+
+        with pytest.raises(ConnectionError):
+            said.extend(racing.stream("x")) if driver == "stream" else asyncio.run(collect())
+        assert "".join(each.text for each in said).split() == ["one", "two"]
+    else:
+        assert ask(driver, racing).text.split() == ["other"]  # whole answers: nothing had been said
+
+
+def test_the_deadline_ends_a_race_in_which_nobody_speaks(driver):
+    log: list = []
+    routes = (Slow(words="a", wait_s=2, log=log), Slow(words="b", wait_s=2, log=log))
+    began = time.monotonic()
+    with pytest.raises(DeadlineExceeded):
+        ask(driver, Racing(routes=routes, log=log), chainops.caller(deadline_s=0.3))
+    assert time.monotonic() - began < 1.9
+
+
+def test_a_caller_who_hangs_up_ends_all_routes_of_a_streamed_race():
+    log: list = []
+    routes = (Slow(words="one two three", between_s=0.05, log=log), Slow(words="other", log=log))
+    with capture_events() as events:
+        stream = Racing(routes=routes, after_s=5, log=log).stream("x")
+        next(stream)
+        stream.close()
+        assert wait_for(lambda: outcomes(events)) == [("one two three", "cancelled", "answer")]
+
+
+def test_a_cancelled_task_ends_all_routes_of_its_race():
+    log: list = []
+    routes = (Slow(words="a", wait_s=5, log=log), Slow(words="b", wait_s=5, log=log))
+
+    async def cancelled():
+        task = asyncio.ensure_future(Racing(routes=routes, log=log).ainvoke("x"))
+        await asyncio.sleep(0.3)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    with capture_events() as events:
+        asyncio.run(cancelled())
+    assert outcomes(events) == [("a", "cancelled", "answer"), ("b", "cancelled", "hedge")]
+
+
+def test_threads_of_losers_end_and_plain_runnables_race_too(driver):
+    before = threading.active_count()
+
+    def late(value):
+        time.sleep(0.3)
+        return AIMessage(content="late")
+
+    racing = Racing(routes=(RunnableLambda(late), RunnableLambda(lambda _: AIMessage(content="quick"))), log=[])
+    assert ask(driver, racing).text == "quick"
+    if driver in ("invoke", "stream"):
+        assert wait_for(lambda: threading.active_count() <= before)
+
+
+def test_many_requests_race_at_the_same_time_without_mixing_their_answers():
+    log: list = []
+
+    def named(value):
+        return AIMessage(content=f"answer to {value}")
+
+    def slow(value):
+        time.sleep(0.05)
+        return AIMessage(content=f"answer to {value}")
+
+    racing = Racing(routes=(RunnableLambda(slow), RunnableLambda(named)), after_s=0.01, log=log)
+    answers = racing.batch([f"q{n}" for n in range(24)])
+    assert [each.text for each in answers] == [f"answer to q{n}" for n in range(24)]
