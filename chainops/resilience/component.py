@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from collections import deque
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Literal
 
 from langchain_core.messages import AIMessage
 from pydantic import Discriminator, Field, Tag
@@ -11,9 +13,15 @@ from chainops.core.component import AnyRunnable, Component
 from chainops.core.errors import DeadlineExceeded
 from chainops.core.run import Run
 from chainops.core.settings import Settings
-from chainops.core.steps import Forward, Plan, Say
+from chainops.core.steps import Forward, Plan, Restart, Say
+from chainops.resilience.continuing import Joint, can_be_continued, joined
 from chainops.resilience.policy import can_mend, judge
-from chainops.resilience.records import AllRoutesFailed, FellBack, Truncated
+from chainops.resilience.records import AllRoutesFailed, Continued, FellBack, Restarted, Truncated
+
+OnCut = Literal["truncate", "continue", "restart"]
+"""What becomes of a stream that breaks off after its first words. `truncate`: it ends there, marked. `continue`: the
+next model is handed the text and goes on from it. `restart`: the next route begins anew, where the caller said that it
+can take that (`chainops.caller(restarts=True)`). Where nothing is left to go on, it ends marked."""
 
 
 class SaySettings(Settings):
@@ -56,8 +64,8 @@ class Fallback(Component[Any, Any]):
 
     Only failures that another route may mend are recovered: a request that is wrong everywhere, a
     missed deadline or a programming error is raised at once (after a missed deadline a fixed
-    sentence still answers). In a stream a route is replaced only before its first words; after
-    them the stream ends with status `truncated`.
+    sentence still answers). In a stream the first words are the commit point: before them a route is replaced
+    unseen; after them `on_cut` says what becomes of a stream that breaks off.
 
     Raises:
         AllRoutesFailed: With each failure, in order.
@@ -68,41 +76,80 @@ class Fallback(Component[Any, Any]):
     routes: tuple[AnyRunnable, ...] = Field(min_length=1)
     names: tuple[str, ...] = ()
     """What reports call the routes; by default their own names."""
+    on_cut: OnCut = "truncate"
 
     def plan(self, value: Any, run: Run) -> Plan[Any]:
         names = self.names or tuple(route.get_name() for route in self.routes)
+        left = deque(zip(names, self.routes, strict=True))
         failures: list[tuple[str, Exception]] = []
-        late: DeadlineExceeded | None = None
-        left = list(zip(names, self.routes, strict=True))
-        for position, (name, route) in enumerate(left):
-            if late is not None:
-                if not isinstance(route, Sentence):
-                    continue
-                run.waive_deadline()
-            call = Forward(route, value, kwargs=run.kwargs)
+        said: AIMessage | None = None
+        """What routes that broke off had said, where the next one goes on from it."""
+        while left:
+            name, route = left.popleft()
+            if isinstance(route, Sentence):
+                run.waive_deadline()  # it takes no time, and late is better than nothing
+            call = self._call(route, value, said, run)
             try:
                 answer = yield call
             except Exception as error:
                 failure = judge(error)
                 if not can_mend(failure):
                     raise
-                if call.received is not None:
-                    return cut_off(run, name, failure.reason, call.received)
-                late = error if isinstance(error, DeadlineExceeded) else late
                 failures.append((name, error))
+                said = _with(said, call.received)
+                is_late = isinstance(error, DeadlineExceeded) or run.remaining_s == 0
+                _drop_hopeless(left, is_late=is_late, said=said)
+                to = left[0][0] if left else None
+                if said is None:
+                    if to is not None:
+                        run.emit(FellBack(route=name, to=to, failure=failure.kind, reason=failure.reason))
+                elif to is not None and self._may_restart(run):
+                    run.emit(Restarted(route=name, to=to, reason=failure.reason))
+                    said = None
+                    yield Restart()
+                elif to is not None and self.on_cut == "continue" and can_be_continued(said):
+                    run.emit(Continued(route=name, to=to, said_chars=len(str(said.content)), reason=failure.reason))
+                else:
+                    return cut_off(run, name, failure.reason, said)
                 run.report.start_over()
-                to = next((n for n, r in left[position + 1 :] if late is None or isinstance(r, Sentence)), None)
-                if to is not None:
-                    run.emit(FellBack(route=name, to=to, failure=failure.kind, reason=failure.reason))
             else:
                 run.stage.facts["route"] = name
                 if failures:
                     reasons = "; ".join(f"{failed}: {judge(error).reason}" for failed, error in failures)
-                    run.report.mark("degraded", f"answered by {name} because {reasons}")
-                return answer
-        if late is not None:
-            raise late
+                    verb = "answered" if said is None else "finished"
+                    run.report.mark("degraded", f"{verb} by {name} because {reasons}")
+                return answer if said is None else joined(said, answer)
+        last = failures[-1][1]
+        if isinstance(last, DeadlineExceeded):
+            raise last
+        if run.remaining_s == 0:
+            raise run.late() from last
         raise AllRoutesFailed(failures)
+
+    def _call(self, route: AnyRunnable, value: Any, said: AIMessage | None, run: Run) -> Forward:
+        if said is None:
+            return Forward(route, value, kwargs=run.kwargs)
+        text = str(said.content)
+        run.terms = replace(run.terms, continues=text)
+        return Forward(route, value, kwargs=run.kwargs, filter=Joint(text))
+
+    def _may_restart(self, run: Run) -> bool:
+        return self.on_cut == "restart" and run.caller.restarts
+
+
+def _with(said: AIMessage | None, more: Any) -> Any:
+    if more is None:
+        return said
+    return more if said is None else joined(said, more)
+
+
+def _drop_hopeless(left: deque[tuple[str, AnyRunnable]], *, is_late: bool, said: Any) -> None:
+    """Skip the routes that cannot help now: after the deadline all but a fixed sentence, and that is worth less than
+    what was already said.
+    """
+    for name, route in tuple(left):
+        if (said is not None) if isinstance(route, Sentence) else is_late:
+            left.remove((name, route))
 
 
 def cut_off(run: Run, route: str, reason: str, received: Any) -> Any:

@@ -48,7 +48,8 @@ class Rag(Component[dict[str, Any], AIMessage]):
         ]
         messages = self.prompt.render(**_variables(self.prompt, value, context=render_passages(shown)))
         answer: AIMessage = yield Forward(self.model, messages, kwargs=run.kwargs)
-        run.report.sources = yield Do(lambda: cite(str(answer.text), found.passages))
+        text = f"{run.terms.continues or ''}{answer.text}"  # where it went on from what another model had said
+        run.report.sources = yield Do(lambda: cite(text, found.passages))
         run.report.uses |= found.uses([source["n"] for source in run.report.sources])
         run.stage.facts["cited"] = len(run.report.sources)
         if not run.report.sources:
