@@ -74,8 +74,10 @@ class SemanticCache(Component[Any, Any]):
     """Where audits and comparisons are worked off."""
 
     def plan(self, value: Any, run: Run) -> Plan[Any]:
+        if run.terms.continues is not None:  # half of the answer is said: what is stored is a whole one
+            return (yield Forward(self.inner, value, kwargs=run.kwargs))
         mode = run.caller.cache
-        key = None if mode == "bypass" else (yield from self._key(value, run))
+        key = None if mode == "bypass" else (yield from self.key(value, run))
         if key is None:
             run.stage.facts["lookup"] = "bypassed" if mode == "bypass" else "not cacheable"
             if mode == "bypass" and getattr(self.replica, "is_made", True):
@@ -94,7 +96,8 @@ class SemanticCache(Component[Any, Any]):
 
     # What is asked
 
-    def _key(self, value: Any, run: Run) -> Plan[Key | None]:
+    def key(self, value: Any, run: Run) -> Plan[Key | None]:
+        """What a request is kept under; None where it cannot be."""
         asked = policy.asked(value)
         if asked is None:
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -30,24 +31,66 @@ class SaySettings(Settings):
     say: str = Field(min_length=1)
 
 
+class ChainRoute(Settings):
+    """Another chain file as a route, with its own models, documents and cache."""
+
+    chain: str = Field(min_length=1)
+    """Its path, from the folder of this chain file."""
+
+
+class StaleRoute(Settings):
+    """What the chain's cache still holds of an answer that is out of date."""
+
+    stale_cache: Literal[True]
+
+
+class ReviewRoute(Settings):
+    """A person: the question is kept for the review queue."""
+
+    review: str = Field(min_length=1)
+    """What the asker is told meanwhile."""
+
+
+def _kind_of(value: Any) -> str:
+    """Which kind of route is meant, by its word; what has none of them is told as a mistaken `say`."""
+    if isinstance(value, str):
+        return "model"
+    words = value if isinstance(value, Mapping) else getattr(value, "model_fields_set", ())
+    return next((word for word in ("chain", "stale_cache", "review") if word in words), "say")
+
+
 Route = Annotated[
-    Annotated[str, Tag("model")] | Annotated[SaySettings, Tag("say")],
-    Discriminator(lambda value: "model" if isinstance(value, str) else "say"),
+    Annotated[str, Tag("model")]
+    | Annotated[SaySettings, Tag("say")]
+    | Annotated[ChainRoute, Tag("chain")]
+    | Annotated[StaleRoute, Tag("stale_cache")]
+    | Annotated[ReviewRoute, Tag("review")],
+    Discriminator(_kind_of),
 ]
+
+
+def name_of(route: Route) -> str:
+    """What reports call a route."""
+    if isinstance(route, ChainRoute):
+        return route.chain
+    return route if isinstance(route, str) else _kind_of(route)
 
 
 class FallbackSettings(Settings):
     """What a chain file may say about a fallback; a plain list of routes will do."""
 
     routes: tuple[Route, ...] = Field(min_length=1)
-    """Names of models, tried in this order, and at the end perhaps `{say: "…"}`.
-    A model name means: the rest of the chain, answered by that model."""
+    """In the order they are tried: names of models (the rest of the chain, answered by that model),
+    `{chain: other.yaml}`, `{stale_cache: true}`, `{review: "…"}`, and at the end perhaps `{say: "…"}`."""
+    on_cut: OnCut = "truncate"
+    """What becomes of a stream that breaks off after its first words."""
 
 
 class Sentence(Component[Any, AIMessage]):
     """Says one fixed sentence: the last route of a fallback."""
 
     kind: ClassVar[str] = "say"
+    answers_late: ClassVar[bool] = True
 
     text: str
 
@@ -63,9 +106,9 @@ class Fallback(Component[Any, Any]):
     """Try each route until one answers; say that the answer is degraded when it was not the first.
 
     Only failures that another route may mend are recovered: a request that is wrong everywhere, a
-    missed deadline or a programming error is raised at once (after a missed deadline a fixed
-    sentence still answers). In a stream the first words are the commit point: before them a route is replaced
-    unseen; after them `on_cut` says what becomes of a stream that breaks off.
+    missed deadline or a programming error is raised at once (after a missed deadline the routes that take no
+    time, such as a fixed sentence, still answer). In a stream the first words are the commit point: before
+    them a route is replaced unseen; after them `on_cut` says what becomes of a stream that breaks off.
 
     Raises:
         AllRoutesFailed: With each failure, in order.
@@ -86,8 +129,8 @@ class Fallback(Component[Any, Any]):
         """What routes that broke off had said, where the next one goes on from it."""
         while left:
             name, route = left.popleft()
-            if isinstance(route, Sentence):
-                run.waive_deadline()  # it takes no time, and late is better than nothing
+            if _answers_late(route):
+                run.waive_deadline()
             call = self._call(route, value, said, run)
             try:
                 answer = yield call
@@ -144,12 +187,17 @@ def _with(said: AIMessage | None, more: Any) -> Any:
 
 
 def _drop_hopeless(left: deque[tuple[str, AnyRunnable]], *, is_late: bool, said: Any) -> None:
-    """Skip the routes that cannot help now: after the deadline all but a fixed sentence, and that is worth less than
-    what was already said.
+    """Skip the routes that cannot help now: after the deadline all but those that need no time, such as a fixed
+    sentence; and those are worth less than what was already said.
     """
     for name, route in tuple(left):
-        if (said is not None) if isinstance(route, Sentence) else is_late:
+        if (said is not None) if _answers_late(route) else is_late:
             left.remove((name, route))
+
+
+def _answers_late(route: AnyRunnable) -> bool:
+    """Whether a route is worth taking when the request's time is over: `answers_late` of its class says so."""
+    return bool(getattr(route, "answers_late", False))
 
 
 def cut_off(run: Run, route: str, reason: str, received: Any) -> Any:

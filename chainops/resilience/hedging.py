@@ -24,7 +24,7 @@ _ENOUGH = 20
 class HedgeSettings(Settings):
     """What a chain file may say about a hedge."""
 
-    model: str = Field(alias="with")
+    model: str
     """The model that is asked second."""
     after: Literal["p95"] | Seconds = "p95"
     """How long nothing may be heard of the first: a time, or `p95` of what it usually takes to its first words."""

@@ -14,7 +14,7 @@ from pydantic import WithJsonSchema
 from chainops.core.caller import STATE_KEY, Caller
 from chainops.core.errors import ChainopsError, InvalidInput
 from chainops.core.extras import require
-from chainops.serve.served import Served, http_status, told
+from chainops.serve.served import Served, http_status, retry_after, told
 from chainops.spec.chain import Chain, load
 
 Question = Annotated[
@@ -68,7 +68,7 @@ def create_app(chains: Sequence[Chain]) -> Any:
         )
 
     async def refuse(_: Any, error: ChainopsError) -> Any:
-        return responses.JSONResponse(told(error), status_code=http_status(error))
+        return responses.JSONResponse(told(error), status_code=http_status(error), headers=retry_after(error))
 
     app.add_exception_handler(ChainopsError, refuse)
 

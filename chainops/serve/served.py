@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from typing import Any
 
 from langchain_core.runnables import RunnableBinding, RunnableConfig
 
 from chainops.core.answer import KEY, AnswerChunk
-from chainops.core.errors import ChainopsError, DeadlineExceeded, InvalidInput, StoreUnavailable
+from chainops.core.errors import CallRefused, ChainopsError, DeadlineExceeded, InvalidInput, StoreUnavailable
 from chainops.models.failures import ModelFailed
 from chainops.resilience.records import AllRoutesFailed
 
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (InvalidInput, 422),
     (DeadlineExceeded, 504),
+    (CallRefused, 429),
     (ModelFailed, 502),
     (AllRoutesFailed, 502),
     (StoreUnavailable, 503),
@@ -23,12 +25,21 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
 
 def http_status(error: Exception) -> int:
     """The HTTP status that says whose fault a failure is."""
+    if isinstance(error, AllRoutesFailed) and all(isinstance(each, CallRefused) for _, each in error.failures):
+        return 429
     return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
 
 
 def told(error: ChainopsError) -> dict[str, Any]:
     """A failure for a client: its kind and one line."""
     return {"error": type(error).__name__, "message": str(error)}
+
+
+def retry_after(error: Exception) -> dict[str, str]:
+    """The header that tells a client when to come again, in whole seconds; none where that is not known."""
+    failures = [each for _, each in error.failures] if isinstance(error, AllRoutesFailed) else [error]
+    known = [each for failure in failures if (each := getattr(failure, "retry_after_s", None)) is not None]
+    return {"Retry-After": str(math.ceil(min(known)))} if known and http_status(error) in (429, 502, 503) else {}
 
 
 class Served(RunnableBinding[Any, Any]):  # type: ignore[no-redef]  # LangChain's field `kwargs` confuses mypy

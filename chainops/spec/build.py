@@ -41,8 +41,19 @@ class Site:
     Nothing is opened before it is used, so loading a chain is quick.
     """
 
-    def __init__(self, declared: ChainFile, base: Path, documents: Sequence[Any] | None = None) -> None:
+    def __init__(
+        self,
+        declared: ChainFile,
+        base: Path,
+        documents: Sequence[Any] | None = None,
+        *,
+        files: tuple[Path, ...] = (),
+    ) -> None:
         self.declared, self.base = declared, base
+        self.files = files
+        """The chain file it was read from, after those that name it as a route."""
+        self.chains: dict[str, Chain] = {}
+        """Chain files that are routes of this one, by the path it gives."""
         self.home = home(base)
         self.documents = documents
         """Python objects to index instead of the declared paths."""
@@ -56,6 +67,38 @@ class Site:
         """By the place of a cache in the pipeline."""
         self.caches: dict[int, SemanticCache] = {}
         """The same."""
+        self.caches_of: dict[tuple[int, str | None], SemanticCache] = {}
+        """The same, by the model that a route further out chose, too."""
+
+    def chain(self, path: str) -> Chain:
+        """The chain of another file, as a route of this one.
+
+        Raises:
+            ChainFileError: It cannot be read, or leads back to this one.
+        """
+        from chainops.spec.chain import load_route
+
+        if path not in self.chains:
+            self.chains[path] = load_route(self.base / path, self.files)
+        return self.chains[path]
+
+    def stale_answers(self, position: int, model: str | None) -> Runnable[Any, Any]:
+        """What the nearest cache outside the wrapper at `position` still holds, else the nearest inside it.
+
+        Raises:
+            ChainFileError: The pipeline has no cache.
+        """
+        from chainops.cache.stale import StaleAnswers
+        from chainops.spec.errors import ChainFileError, Problem
+
+        places = [place for place, each in enumerate(self.declared.pipeline) if each.word == "cache"]
+        if not places:
+            problem = Problem(
+                key=f"pipeline.{position}", found="`stale_cache` without a cache", expected="`cache` in the pipeline"
+            )
+            raise ChainFileError(self.declared.name, [problem])
+        place = max((each for each in places if each < position), default=places[0])
+        return StaleAnswers(cache=lambda: self.caches_of.get((place, model)) or self.caches[place], name="stale_cache")
 
     @property
     def is_ready(self) -> bool:
@@ -128,8 +171,10 @@ class Site:
 
     @cached_property
     def digest(self) -> str:
-        """Of the whole declaration and its prompt."""
-        return hashlib.sha256(f"{self.declared.digest()}:{self.prompt.digest}".encode()).hexdigest()
+        """Of the whole declaration, its prompt, and the chains that are its routes."""
+        told = [self.declared.digest(), self.prompt.digest]
+        told += [self.chains[path].site.digest for path in sorted(self.chains)]
+        return hashlib.sha256(":".join(told).encode()).hexdigest()
 
     @cached_property
     def tracking_uri(self) -> str:
@@ -211,6 +256,8 @@ class Site:
             {each.word: each.settings.model_dump(mode="json")} for each in declared.pipeline[position + 1 :]
         ]
         told["prompt"] = self.prompt.digest
+        if chains := self._chains_inside(position):
+            told["chains"] = chains
         told["model"] = model
         told["servers"] = {
             name: each.base_url or os.environ.get("OPENAI_BASE_URL")
@@ -220,20 +267,27 @@ class Site:
         fixed = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
         return lambda: fixed
 
+    def _chains_inside(self, position: int) -> dict[str, str]:
+        """Digests of the chains that are routes inside the wrapper at `position`."""
+        inside = self.declared.pipeline[position + 1 :]
+        named = [path for each in inside for path in wrapper(each.word).chains_named(each.settings)]  # type: ignore[union-attr]
+        return {path: self.chain(path).site.digest for path in named}
+
 
 class Rest:
     """What lies inside one wrapper of the pipeline, ready to be built for any model."""
 
     def __init__(self, site: Site, position: int, model: str | None) -> None:
-        self._site, self.position, self._model = site, position, model
+        self._site, self.position, self.model = site, position, model
+        """`model`: the one that a route further out chose; None where nobody has."""
 
     def __call__(self, model: str | None = None) -> Runnable[Any, Any]:
         """Build it, answered by `model`; None: by the model chosen further out, else the first declared."""
-        return build(self._site, self.position + 1, model or self._model)
+        return build(self._site, self.position + 1, model or self.model)
 
     @property
     def answered_by(self) -> Callable[[], str]:
-        return self._site.answered_by(self.position, self._model)
+        return self._site.answered_by(self.position, self.model)
 
 
 def build(site: Site, position: int = 0, model: str | None = None) -> Runnable[Any, Any]:

@@ -45,6 +45,7 @@ def cache(settings: CacheSettings, site: Site, rest: Rest) -> SemanticCache:
         sources=None if site.declared.knowledge is None else ChainSources(site),
         name="cache",
     )
+    site.caches_of[rest.position, rest.model] = component
     site.caches.setdefault(rest.position, component)  # the first route's, where it is built for several
     return component
 

@@ -69,12 +69,18 @@ class Chain(Component[Any, Answer]):
 
     def plan(self, value: Any, run: Run) -> Plan[Any]:
         request = normal(value, max_chars=self.declared.max_question_chars)
-        run.request.chain = self.declared.name
+        is_outermost = run.request.chain is None
+        if is_outermost:
+            run.request.chain = self.declared.name
         if self.declared.knowledge is not None:
             for event in (yield Do(lambda: self.site.ready(self), blocks=not self.site.is_ready)):
                 run.emit(event)
                 run.report.reasons += [f"not read: {each}" for each in getattr(event, "skipped", ())]
-        run.request.versions = self._versions()
+        if is_outermost:
+            run.request.versions = self._versions()
+        else:  # a route of another chain, whose cache cannot see when these documents change: this one's own does
+            run.stage.facts["versions"] = self._versions()
+            run.report.may_cache = self.declared.knowledge is None
         call = Forward(self.inner, request, kwargs=run.kwargs)
         try:
             return (yield call)
@@ -83,7 +89,7 @@ class Chain(Component[Any, Answer]):
             from chainops.resilience.policy import can_mend, judge
 
             failure = judge(error)
-            if call.received is None or not can_mend(failure):
+            if call.received is None or not can_mend(failure) or not is_outermost:
                 raise
             return cut_off(run, self.declared.name, failure.reason, call.received)
 
@@ -191,7 +197,24 @@ def load(path: str | Path) -> Chain:
         PromptInvalid, PromptNotFound: The prompt it names cannot be used.
     """
     place = Path(path)
-    return _chain(understand(chain_yaml.read(place)), place.parent, None)
+    return _chain(understand(chain_yaml.read(place)), place.parent, None, files=(place.resolve(),))
+
+
+def load_route(path: Path, named_by: tuple[Path, ...]) -> Chain:
+    """The chain of a file that others name as a route. It keeps no conversation: that is the outermost chain's.
+
+    Args:
+        named_by: The files that lead to it, the outermost first.
+
+    Raises:
+        ChainFileError: As for `load`; or the file is one of those.
+    """
+    place = path.resolve()
+    if place in named_by:
+        way = " → ".join(each.name for each in (*named_by, place))
+        problem = Problem(key="chain", found=f"a circle: {way}", expected="routes that lead to other chains")
+        raise ChainFileError(str(path), [problem])
+    return _chain(understand(chain_yaml.read(path)), path.parent, None, files=(*named_by, place), is_route=True)
 
 
 def declare(words: Mapping[str, Any], *, base: str | Path = ".", documents: Sequence[Any] | None = None) -> Chain:
@@ -210,12 +233,19 @@ def declare(words: Mapping[str, Any], *, base: str | Path = ".", documents: Sequ
     return _chain(understand(chain_yaml.Source("declared chain", said)), Path(base), documents)
 
 
-def _chain(declared: ChainFile, base: Path, documents: Sequence[Any] | None) -> Chain:
-    site = Site(declared, base.resolve(), documents)
+def _chain(
+    declared: ChainFile,
+    base: Path,
+    documents: Sequence[Any] | None,
+    *,
+    files: tuple[Path, ...] = (),
+    is_route: bool = False,
+) -> Chain:
+    site = Site(declared, base.resolve(), documents, files=files)
     _check_prompt(site)
     inner = build(site)
     memory = declared.memory
-    if memory is not None or declared.kind == "chat":
+    if not is_route and (memory is not None or declared.kind == "chat"):
         from chainops.memory.component import MemorySettings, Remember
 
         inner = Remember(inner=inner, sessions=site.sessions, window=(memory or MemorySettings()).window, name="memory")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, Tag, ValidationError, field_validator, model_validator
 
 from chainops.core.caller import Exposed
 from chainops.core.settings import Settings
@@ -191,7 +190,10 @@ def _unknown_models(declared: ChainFile, pipeline: list[PipelineEntry], source: 
     for position, entry in enumerate(pipeline):
         for where, name in wrapper(entry.word).models_named(entry.settings):  # type: ignore[union-attr]
             if name not in declared.models:
-                path: Path_ = ("pipeline", position, entry.word, *where)
+                path: Path_ = ("pipeline", position, entry.word)
+                for part in where:
+                    if not source.marks or (*path, part) in source.marks:  # a shorthand leaves a word out
+                        path = (*path, part)
                 expected = f"one of the models declared above: {listed(declared.models)}"
                 problems.append(_problem(source, path, repr(name), expected, nearest(name, declared.models)))
     return problems
@@ -212,9 +214,14 @@ def _told(model: type[BaseModel], value: Any, error: Any, at: Path_, source: Sou
     told: Path_ = ()  # the way to the word, as the file has it
     inside = value
     fields: type[BaseModel] | None = model
+    kinds: dict[str, type[BaseModel]] = {}
     for part in error["loc"]:  # pydantic names union members and aliases on the way; the file does not
         if isinstance(inside, Mapping) and part in inside:
-            fields = _model_of(fields, part) if part != error["loc"][-1] else fields
+            if part != error["loc"][-1]:
+                fields, kinds = _model_of(fields, part)
+        elif part in kinds:
+            fields = kinds[part]
+            continue
         elif not (isinstance(inside, list | tuple) and isinstance(part, int) and part < len(inside)):
             continue
         inside = inside[part]
@@ -239,17 +246,23 @@ def _told(model: type[BaseModel], value: Any, error: Any, at: Path_, source: Sou
     return _problem(source, (*at, *told), found, expected)
 
 
-def _model_of(model: type[BaseModel] | None, word: Any) -> type[BaseModel] | None:
-    """The settings class behind a field, looking through dicts, tuples and `| None`."""
+def _model_of(model: type[BaseModel] | None, word: Any) -> tuple[type[BaseModel] | None, dict[str, type[BaseModel]]]:
+    """The settings class behind a field, looking through dicts, tuples and `| None`; and those of a union by tag."""
     if model is None or word not in model.model_fields:
-        return model
-    waiting = [model.model_fields[word].annotation]
+        return model, {}
+    found: list[type[BaseModel]] = []
+    kinds: dict[str, type[BaseModel]] = {}
+    waiting: list[tuple[Any, str | None]] = [(model.model_fields[word].annotation, None)]
     while waiting:
-        each = waiting.pop()
-        if isinstance(each, type) and not isinstance(each, types.GenericAlias) and issubclass(each, BaseModel):
-            return each
-        waiting += typing.get_args(each)
-    return None
+        each, tag = waiting.pop(0)
+        if typing.get_origin(each) is None and isinstance(each, type) and issubclass(each, BaseModel):
+            found.append(each)
+            if tag is not None:
+                kinds[tag] = each
+            continue
+        tags = [said.tag for said in getattr(each, "__metadata__", ()) if isinstance(said, Tag)]
+        waiting += [(inner, tags[0] if tags else tag) for inner in typing.get_args(each)]
+    return (found[0] if found else None), kinds
 
 
 def _problem(source: Source, path: Path_, found: str, expected: str, like: str | None = None) -> Problem:

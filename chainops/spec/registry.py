@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,11 @@ from langchain_core.runnables import Runnable
 from pydantic import BaseModel
 
 from chainops.cache.settings import CacheSettings
-from chainops.resilience.component import Fallback, FallbackSettings, SaySettings, Sentence
+from chainops.resilience.component import FallbackSettings
+from chainops.resilience.deadline import DeadlineSettings
+from chainops.resilience.hedging import HedgeSettings
+from chainops.resilience.retrying import RetrySettings
+from chainops.spec import resilient
 
 if TYPE_CHECKING:
     from chainops.spec.build import Rest, Site
@@ -30,10 +34,18 @@ class Wrapper:
     build: Callable[[Any, Site, Rest], Runnable[Any, Any]]
     says: str
     """One line for people: what it does."""
-    prepared: Callable[[Any], Any] = lambda value: value
-    """Turns a shorthand into the settings' full form."""
+    alone: str | None = None
+    """The setting whose value may stand alone: `fallback: [a, b]` means `fallback: {routes: [a, b]}`."""
     models_named: Callable[[Any], Iterable[tuple[tuple[str | int, ...], str]]] = lambda _: ()
     """The models it names, each with its path inside the settings: checked against `models`."""
+    chains_named: Callable[[Any], Iterable[str]] = lambda _: ()
+    """The chain files it names as routes: what they say is part of what answers inside it."""
+
+    def prepared(self, value: Any) -> Any:
+        """The settings' full form, from what the file says."""
+        if self.alone is None or value is None or isinstance(value, Mapping):
+            return value
+        return {self.alone: value}
 
     @staticmethod
     def words() -> list[str]:
@@ -69,25 +81,6 @@ def _models_of_cache(settings: CacheSettings) -> Iterable[tuple[tuple[str | int,
         yield ("follow_ups",), settings.follow_ups
 
 
-def _routes(value: Any) -> Any:
-    return {"routes": value} if isinstance(value, list | tuple) else value
-
-
-def _fallback(settings: FallbackSettings, _: Site, rest: Rest) -> Runnable[Any, Any]:
-    routes = [
-        Sentence(text=route.say, name="say") if isinstance(route, SaySettings) else rest(route)
-        for route in settings.routes
-    ]
-    names = tuple("say" if isinstance(route, SaySettings) else route for route in settings.routes)
-    return Fallback(routes=tuple(routes), names=names, name="fallback")
-
-
-def _named_routes(settings: FallbackSettings) -> Iterable[tuple[tuple[str | int, ...], str]]:
-    for position, route in enumerate(settings.routes):
-        if isinstance(route, str):
-            yield (position,), route
-
-
 _BUILT_IN = {
     each.word: each
     for each in (
@@ -101,10 +94,26 @@ _BUILT_IN = {
         Wrapper(
             "fallback",
             FallbackSettings,
-            _fallback,
-            "asks the next model when one fails",
-            prepared=_routes,
-            models_named=_named_routes,
+            resilient.fallback,
+            "asks the next route when one fails",
+            alone="routes",
+            models_named=resilient.models_of_fallback,
+            chains_named=resilient.chains_of_fallback,
+        ),
+        Wrapper("retry", RetrySettings, resilient.retry, "asks again what failed for a reason that passes"),
+        Wrapper(
+            "hedge",
+            HedgeSettings,
+            resilient.hedge,
+            "asks a second model when the first is slow",
+            models_named=resilient.models_of_hedge,
+        ),
+        Wrapper(
+            "deadline",
+            DeadlineSettings,
+            resilient.deadline,
+            "bounds the time of an answer and of its stages",
+            alone="within",
         ),
     )
 }

@@ -20,8 +20,8 @@ def chain_schema() -> dict[str, Any]:
         inner = known.settings.model_json_schema(ref_template="#/$defs/{model}")
         schema.setdefault("$defs", {}).update(inner.pop("$defs", {}))
         accepted: dict[str, Any] = {"anyOf": [inner, {"type": "null"}]}
-        if set(inner["properties"]) == {"routes"}:  # its list may stand alone
-            accepted["anyOf"].append(inner["properties"]["routes"])
+        if known.alone is not None:
+            accepted["anyOf"].append(inner["properties"][known.alone])
         entries.append(
             {
                 "type": "object",

@@ -26,9 +26,17 @@ def _worded(name: str, value: Any) -> str:
 
 def _said(settings: Any) -> str:
     told = settings.model_dump(mode="json", exclude_unset=True)
-    if set(told) == {"routes"}:
-        return " → ".join(each if isinstance(each, str) else f"say “{each['say']}”" for each in told["routes"])
-    return ", ".join(f"{name} {_worded(name, value)}" for name, value in told.items() if value is not None)
+    routes = [" → ".join(map(_route, told.pop("routes")))] if isinstance(told.get("routes"), list) else []
+    said = [f"{name} {_worded(name, value)}" for name, value in told.items() if value is not None]
+    return ", ".join(routes + said)
+
+
+def _route(route: Any) -> str:
+    """A route as people say it: a model's name, `say “…”`, `chain other.yaml`."""
+    if isinstance(route, str):
+        return route
+    ((word, value),) = route.items()
+    return word if value is True else f"{word} {value}" if word == "chain" else f"{word} “{value}”"
 
 
 def _whence(chain: Chain) -> str:
