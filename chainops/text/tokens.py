@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from functools import cache, lru_cache
+import threading
+from functools import lru_cache
 from typing import Any
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?(?:_+[^\W_]+)*_*|_+[^\W_]+(?:_+[^\W_]+)*_*|_+")
@@ -50,9 +51,15 @@ def _bare(word: str) -> str:
     return head if mark and tail in {"s", ""} else word
 
 
-@cache
-def _stemmer() -> Any:
-    import snowballstemmer
+_own = threading.local()
 
-    # Pure Python on purpose: the C twin (PyStemmer) is not thread-safe, and the cache above hides the cost.
-    return snowballstemmer.EnglishStemmer()
+
+def _stemmer() -> Any:
+    """One for each thread: it holds the word it works on, and two that share it get wrong stems, or an IndexError."""
+    if not hasattr(_own, "stemmer"):
+        import snowballstemmer
+
+        # Pure Python on purpose: the cache above hides what its C twin would gain.
+        _own.stemmer = snowballstemmer.EnglishStemmer()
+    stemmer: Any = _own.stemmer
+    return stemmer

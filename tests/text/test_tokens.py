@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 from chainops.text.tokens import content_stems, stem, stems, tokens
 
 
@@ -34,3 +37,19 @@ def test_inflections_share_a_stem_and_identifiers_keep_theirs() -> None:
 def test_content_leaves_stop_words_out() -> None:
     assert content_stems("What is it?") == []
     assert content_stems("What does the yield statement do?") == stems("yield statement")
+
+
+def test_threads_get_the_stems_that_one_thread_gets() -> None:
+    words = [f"{stem}{ending}" for stem in ("relat", "organiz", "happi", "connect", "sens") for ending in _ENDINGS]
+    expected = [stem.__wrapped__(word) for word in words]
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # threads take turns in the middle of a word
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            all_got = list(pool.map(lambda _: [stem.__wrapped__(word) for word in words], range(40)))
+    finally:
+        sys.setswitchinterval(usual)
+    assert all(got == expected for got in all_got)
+
+
+_ENDINGS = ("ing", "ed", "ional", "ations", "ness", "fulness", "izer", "ities", "ly", "ables")
