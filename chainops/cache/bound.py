@@ -11,22 +11,25 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-MARGIN = 0.85
+MARGIN = 0.95
 """Share of the bound that the limit is set for."""
 OVERDRAFT = 1.5
 """What past serving left of the bound may be used later, up to this many times the bound at once."""
 SURE = 0.5
 """How sure the upper bound of the error is, as a quantile of the normal distribution: 0.5 is 69%."""
-_PRIOR_COUNT = 30.0
+_PRIOR_COUNT = 60.0
 """What the model's calibration is worth before own labels: this many labels."""
 _STRANGE = 4.0
 """A domain may be unlike any the prior knows. Its assumed error: 1/(1 + own labels below the limit / this)^2."""
+SEEN = 1.0
+"""Standard deviations by which the errors seen below a limit count as more than they are: where no feature tells the
+wrong answers from the right ones, a model that spreads them evenly looks right, and only these errors show it."""
 _DOUBT = 0.5
 """Standard deviations by which a surprise in the latest labels is taken to be chance."""
 AROUND = 4.0
 """The calibration at a limit is read from labels of up to this many times its risk: below it there are hardly any
 errors to count, and the luckiest of many noisy limits would be chosen."""
-UNSEEN = 3.0
+UNSEEN = 1.0
 """Errors that may be there although no label has shown them: what keeps small bounds from resting on luck."""
 _KNOWN_AFTER = 20
 """Audits after which what was served so far is counted."""
@@ -103,7 +106,7 @@ def _largest(labels: Labels, bound: float) -> Limit:
     For each candidate limit: the mean predicted risk of the requests below it (by `mass`), times how far the labels
     about it (up to `AROUND` times its risk) say that predictions are off. That factor has a Gamma distribution, as for
     errors that come at a rate proportional to the prediction; its upper limit is a normal approximation, with `UNSEEN`
-    more errors. It is no lower than what the labels below the limit say by themselves.
+    more errors. It is no lower than what the errors seen below the limit say by themselves (`SEEN`).
     """
     import numpy as np
 
@@ -114,7 +117,8 @@ def _largest(labels: Labels, bound: float) -> Limit:
     wrong, expected = np.cumsum(labels.wrong[order]), np.cumsum(counts * risk)
     shape, rate = _PRIOR_COUNT * mean + wrong[about], _PRIOR_COUNT * mean + expected[about]
     may = shape + UNSEEN
-    below = (_PRIOR_COUNT * mean + wrong) / np.maximum(_PRIOR_COUNT * mean + expected, 1e-12)
+    seen = _PRIOR_COUNT * mean + wrong + SEEN * np.sqrt(wrong)
+    below = seen / np.maximum(_PRIOR_COUNT * mean + expected, 1e-12)
     upper = np.maximum((may + SURE * np.sqrt(may)) / np.maximum(rate, 1e-12), below)
     strange = 1.0 / np.square(1.0 + np.cumsum(counts) / _STRANGE)
     fits = np.flatnonzero((mean * upper + strange <= bound) & (risk < 0.5))

@@ -44,6 +44,7 @@ NAMES = (
     "length_ratio",
     "age",
     "age_group",
+    "age_oldest",
 )
 """The features in order; `Evidence.values` says what each is."""
 
@@ -53,7 +54,7 @@ RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
     dict.fromkeys(NAMES, (0.0, 1.0))
     | dict.fromkeys(("numbers", "times", "names", "identifiers", "opposed"), (0.0, 3.0))
     | dict.fromkeys(("similarity", "mean_similarity"), (-1.0, 1.0))
-    | dict.fromkeys(("length", "length_ratio", "age", "age_group"), (0.0, math.inf))
+    | dict.fromkeys(("length", "length_ratio", "age", "age_group", "age_oldest"), (0.0, math.inf))
     | {
         "closeness": (-math.log(2.01), -math.log(0.01)),
         "margin": (-1.0, 2.0),
@@ -104,6 +105,8 @@ class Evidence:
     length_ratio: absolute difference of those logarithms between the two.
     age: ln(1 + entries stored after the nearest): where questions come class by class, right neighbours are new ones.
     age_group: the same for the newest of the neighbours with the candidate answer.
+    age_oldest: the same for the oldest neighbour, which tells how full the cache is: the fuller, the likelier does it
+        hold the right answer.
     """
 
     @property
@@ -153,6 +156,7 @@ def evidence(question: str, near: Sequence[Near]) -> Evidence:
             abs(math.log1p(len(asked.content)) - math.log1p(len(kept.content))),
             math.log1p(first.newer),
             math.log1p(min(each.newer for each in near if each.group == first.group)),
+            math.log1p(max(each.newer for each in near)),
         )
     )
 

@@ -1,9 +1,13 @@
 """Whether a neighbour's answer may be served, so that of the answers served at most a stated share is wrong.
 
-How it decides. A model (`cache/risk.py`) says how likely the candidate is wrong. Labels from this cache (fresh answers
-of misses compared with the candidate's, audited hits, people's verdicts) keep correcting it. A request is served when
-its risk is at most `limit`: the largest for which the error of *everything* below it, bounded from above, is within
-the bound. Served answers show no error by themselves, so a share of them, drawn at random, is answered again.
+How it decides. A logistic model (`cache/risk.py`) says how likely the candidate is wrong. It begins as if it had seen
+some hundred labels of public domains in which answers repeat, with the level left open, and labels from this cache
+(fresh answers of misses compared with the candidate's, audited hits, people's verdicts) keep correcting it. Most labels
+are misses, which are the risky requests, so an audit counts for up to ten of the requests it was drawn from. A request
+is served when its risk is at most `limit` (`cache/bound.py`): the largest for which the predicted error of *everything*
+below it, times how far labels say predictions may be off, is within the bound. Served answers show no error by
+themselves, so a share of them, drawn at random, is answered again. This rests on calibration with margins, not on a
+proof; what the audits prove is in `Standing`.
 
 The whole state is a function of the labels in the order they are learned: processes that learn the same labels agree.
 """
@@ -34,6 +38,8 @@ if TYPE_CHECKING:
 
 Source = Literal["miss", "audit", "report"]
 
+_MOST_WEIGHT = 10.0
+"""An audit stands for 1/rate requests; in the fit it counts for that many, up to this."""
 _MIX_HALF_LIFE = 500
 """Labels after which one counts half in the mix of requests."""
 _HALF_LIFE = 1500
@@ -236,9 +242,10 @@ class Judge:
         stale = np.array([0.2 ** (seen.alarms - each.alarms) for each in kept])
         age = np.array([seen.count - each.number for each in kept], dtype=np.float64)
         features = np.stack([each.row for each in kept])
-        model, risk = fit(self.prior, features, wrong, stale)
+        rates = np.array([each.rate for each in kept])
+        model, risk = fit(self.prior, features, wrong, stale * np.minimum(1.0 / rates, _MOST_WEIGHT))
         is_report = np.array([each.label.source == "report" for each in kept])
-        stands_for = np.where(is_report, 0.0, stale / np.array([each.rate for each in kept]))
+        stands_for = np.where(is_report, 0.0, stale / rates)
         counts = stale * 0.5 ** (age / _HALF_LIFE)
         labels = Labels(
             risk=risk,

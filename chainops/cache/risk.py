@@ -1,7 +1,8 @@
 """How likely the nearest answer is wrong: a logistic model that starts from other domains and yields to own labels.
 
-The shipped prior says what the weights were on public domains and how much they differed between domains; both enter
-as a normal prior (a hierarchical model whose upper level is fixed). Own labels move the weights from there.
+The shipped prior says what the weights were on public domains in which answers repeat, and how sure they are: they
+enter as a normal prior, as if so many labels of other domains had been seen. The level (the constant) is hardly known
+beforehand, for domains differ most in that. Own labels move all of it from there.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-PESSIMISM = 0.5
+PESSIMISM = 0.25
 """Standard deviations of the log odds that a risk is raised by: what is not known counts as risk."""
 _FARTHEST = 4.0
 """Standard deviations from the centre at which a feature stops counting more."""
@@ -37,8 +38,8 @@ class Prior:
     scale: tuple[float, ...]
     mean: tuple[float, ...]
     """Of the constant, then of each feature."""
-    sd: tuple[float, ...]
-    """How much each weight differs between domains (standard deviation); the constant first."""
+    precision: tuple[tuple[float, ...], ...]
+    """How sure that is: inverse covariance of the weights, row after row up to the diagonal; the constant first."""
     about: dict[str, Any]
     """Where the numbers come from: data, licences, date, how made."""
 
@@ -51,8 +52,16 @@ class Prior:
         """
         if tuple(plain["names"]) != NAMES:
             raise ValueError("this prior was made for other features: make it anew with benchmarks/cache_prior.py")
-        centre, scale, mean, sd = (tuple(float(n) for n in plain[field]) for field in ("centre", "scale", "mean", "sd"))
-        return cls(NAMES, centre, scale, mean, sd, dict(plain["about"]))
+        centre, scale, mean = (tuple(float(n) for n in plain[field]) for field in ("centre", "scale", "mean"))
+        precision = tuple(tuple(float(n) for n in row) for row in plain["precision"])
+        return cls(NAMES, centre, scale, mean, precision, dict(plain["about"]))
+
+    def matrix(self) -> Array:
+        """`precision` as a symmetric matrix, shape (1 + features, 1 + features)."""
+        import numpy as np
+
+        lower = np.array([(*row, *(0.0,) * (len(self.precision) - len(row))) for row in self.precision])
+        return np.asarray(lower + np.tril(lower, -1).T, dtype=np.float64)
 
 
 @cache
@@ -75,7 +84,7 @@ class Model:
         """The model that has seen no label."""
         import numpy as np
 
-        return cls(prior, np.asarray(prior.mean), np.diag(np.square(prior.sd)))
+        return cls(prior, np.asarray(prior.mean), np.asarray(np.linalg.inv(prior.matrix()), np.float64))
 
     def design(self, features: Any) -> Array:
         """Rows of the model: a constant and the standardised features. Shape (n, 1 + features)."""
@@ -118,7 +127,7 @@ def fit(prior: Prior, features: Array, wrong: Array, weight: Array) -> tuple[Mod
 
     start = Model.before(prior)
     rows, centre = start.design(features), start.weights
-    precision = np.diag(1.0 / np.square(prior.sd))
+    precision = prior.matrix()
     weights, value = centre.copy(), -np.inf
 
     def objective(at: Array) -> float:
