@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from chainops.cache.background import UPKEEP
+from chainops.cache.outlines import Outlines
 from chainops.cache.records import CacheStore, Change, Outline
 from chainops.core.errors import ChainopsError, StoreError
 
@@ -23,11 +25,9 @@ if TYPE_CHECKING:
     from chainops.stores.vectors import Vectors
 
 NEIGHBOURS = 16
+_NEVER = float("-inf")
 _CATCH_UP_S = 0.1
 """How often a scope's change log is read for what other processes wrote."""
-_OUTLINES_HELD = 32_768
-_OUTLINES_FRESH_S = 60.0
-"""So late at most is heard that another process has found an entry to have the same answer as another."""
 _SCOPES_HELD = 64
 _SNAPSHOT_FROM = 5_000
 """Entries of a scope from which its vectors are kept in a file; fewer are read from the store in no time."""
@@ -53,7 +53,9 @@ class _Partition:
     seq: int = 0
     saved: int = 0
     """How many changes the snapshot lacks."""
-    read_at: float = float("-inf")
+    read_at: float = _NEVER
+    is_known: bool = False
+    """Whether the outlines of its entries have been asked for ahead."""
 
 
 class Partitions:
@@ -77,7 +79,7 @@ class Partitions:
         self._folder, self._notices = folder, notices
         self._lock = threading.Lock()
         self._partitions: OrderedDict[str, _Partition] = OrderedDict()
-        self._outlines: OrderedDict[tuple[str, int], tuple[Outline, float]] = OrderedDict()
+        self.outlines = Outlines(store)
         self._remaking = False
 
     def look_again(self, scope: str | None = None) -> None:
@@ -86,14 +88,21 @@ class Partitions:
             partitions = self._partitions.values() if scope is None else [self._partitions.get(scope)]
             for partition in partitions:
                 if partition is not None:
-                    partition.read_at = float("-inf")
+                    partition.read_at = _NEVER
+
+    def look_behind(self, scope: str) -> None:
+        """Read the change log now, in the background: then what was just stored is found, and no lookup has to wait."""
+        partition = self._partitions.get(scope)
+        if partition is not None:
+            with contextlib.suppress(ChainopsError):  # the next lookup tries again, and tells
+                self._catch_up(scope, partition)
 
     def let_go(self, *, snapshots: bool = False) -> None:
         """Hold nothing any more; with `snapshots`, not on disk either."""
         with self._lock:
             partitions = list(self._partitions.values())
-            self._outlines.clear()
             self._partitions.clear()
+        self.outlines.clear()
         for partition in partitions:
             partition.index.close()
         if snapshots and self._folder is not None:
@@ -108,41 +117,13 @@ class Partitions:
         partition = self._partition(scope)
         self._catch_up(scope, partition)
         found = partition.index.search(vector, NEIGHBOURS)
-        outlines = self._outlined(scope, [seq for seq, _ in found])
+        outlines = self.outlines.of(scope, [seq for seq, _ in found])
         if gone := [seq for seq, _ in found if seq not in outlines]:
             partition.index.remove(gone)  # dropped in this very moment: the log will say the same
         last = partition.seq
         return [
             Neighbour(outlines[seq], similarity, max(0, last - seq)) for seq, similarity in found if seq in outlines
         ]
-
-    def _outlined(self, scope: str, seqs: Sequence[int]) -> dict[int, Outline]:
-        held: dict[int, Outline] = {}
-        oldest = time.monotonic() - _OUTLINES_FRESH_S
-        with self._lock:
-            for seq in seqs:
-                if (known := self._outlines.get((scope, seq))) is not None and known[1] > oldest:
-                    self._outlines.move_to_end((scope, seq))
-                    held[seq] = known[0]
-        if missing := [seq for seq in seqs if seq not in held]:
-            read = self._store.at(scope, missing)
-            held |= read
-            self.hold(scope, read.values())
-        return held
-
-    def hold(self, scope: str, outlines: Iterable[Outline]) -> None:
-        """Know these without asking the store."""
-        with self._lock:
-            now = time.monotonic()
-            self._outlines.update(((scope, each.seq), (each, now)) for each in outlines)
-            while len(self._outlines) > _OUTLINES_HELD:
-                self._outlines.popitem(last=False)
-
-    def regroup(self, scope: str, seq: int, group: str) -> None:
-        """An entry was found to have this group's answer."""
-        with self._lock:
-            if (known := self._outlines.get((scope, seq))) is not None:
-                self._outlines[scope, seq] = (replace(known[0], group=group), known[1])
 
     def _partition(self, scope: str) -> _Partition:
         with self._lock:
@@ -194,6 +175,9 @@ class Partitions:
             began = time.monotonic()  # before reading: what is stored meanwhile is read next time
             foreign = self._read(scope, partition)
             partition.read_at = began
+        if not partition.is_known and len(partition.index):
+            partition.is_known = True
+            self.outlines.read_behind(scope, partition.index.keys())
         if foreign:
             self._remake(scope, foreign)
         if self._folder is not None and partition.saved > max(_SNAPSHOT_FROM, len(partition.index) // 5):
@@ -235,15 +219,15 @@ class Partitions:
             partition.index.add(keys, np.stack(rows))
         if gone:
             partition.index.remove(gone)
-            with self._lock:
-                for seq in gone:
-                    self._outlines.pop((scope, seq), None)
+            self.outlines.forget(scope, gone)
         partition.seq = changes[-1].seq
         partition.saved += len(changes)
         return foreign
 
     def _save(self, partition: _Partition) -> None:
-        partition.index.settle()  # saved in the middle of a build, it would have to be built again by who opens it
+        while not partition.index.settle(0.2):  # saved in the middle of a build, whoever opens it builds it again
+            if UPKEEP.is_ending:
+                return
         with partition.lock:
             mark, index = partition.seq, partition.index
         try:  # later changes may be in the snapshot too: reading them again from the mark on changes nothing

@@ -155,9 +155,10 @@ def plain(question: str) -> str:
 
 def digest(value: Any) -> str:
     """sha256 over canonical JSON. Raises TypeError for what is not plain JSON."""
-    return hashlib.sha256(
-        json.dumps(value, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass")
-    ).hexdigest()
+    return hashlib.sha256(_canonical(value).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+_canonical = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
 
 
 def rejected(question: str, text: str) -> str:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from chainops.cache.background import UPKEEP
 from chainops.cache.counts import Counts
 from chainops.cache.evidence import NAMES
 from chainops.cache.judge import Judge, Label
@@ -209,8 +210,9 @@ class Replica:
         entry = replace(entry, seq=seq)
         self.hold(entry, now_s)
         told = (entry.question, entry.group, entry.tenant, entry.is_verified, entry.created_at, entry.knowledge)
-        self.partitions.hold(entry.scope, [Outline(seq, entry.id, *told)])
+        self.partitions.outlines.hold(entry.scope, [Outline(seq, entry.id, *told)])
         self.partitions.look_again(entry.scope)
+        UPKEEP.submit(lambda: self.partitions.look_behind(entry.scope))
         if label is not None:
             self.learn()
         with self._lock:
@@ -222,7 +224,7 @@ class Replica:
         """Note what comparing a stored entry came to: whose answer it has, and what that teaches."""
         with self.guarded():
             if group is not None and self.store.update(entry.id, group=group):
-                self.partitions.regroup(entry.scope, entry.seq, group)
+                self.partitions.outlines.regroup(entry.scope, entry.seq, group)
             if label is not None:
                 self.store.add_label(self.owner, label, tenant=entry.tenant, user=entry.user)
                 self.learn()

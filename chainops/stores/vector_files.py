@@ -128,7 +128,7 @@ class Folder:
         path = self.rows_path(generation)
         keys = np.memmap(path, "<i8", "r", len(_MAGIC), (count,))
         rows = np.memmap(path, "<f4", "r", len(_MAGIC) + keys.nbytes, (count, dimensions))
-        return keys, rows
+        return np.asarray(keys), np.asarray(rows)  # as plain arrays: every step with a `memmap` runs Python code
 
     def settle_lists(self, generation: str) -> str:
         """Bring a new base's lists, which FAISS has written, to disk.

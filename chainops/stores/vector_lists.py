@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
     Integers = NDArray[np.int64]
 
-PROBES = 32
+PROBES = 16
 """Lists looked into for one query."""
 _LIST_SHARE = 4.0  # lists: this times the root of the row count, to the nearest power of two
 _SAMPLE_PER_LIST = 40  # rows the coarse quantiser learns from: bounds training to a minute at a million rows
@@ -94,6 +94,8 @@ class Lists:
     def __init__(self, index: Any, owner: Lists | None = None) -> None:
         self._index = index
         self._coarse = load_faiss().downcast_index(index.quantizer)
+        self._coarse.hnsw.efSearch = 2 * PROBES
+        self._hows: dict[int, tuple[NDArray[np.uint8] | None, Any]] = {}
         self._owner = owner  # of the coarse quantiser, which C++ frees with its index
 
     @classmethod
@@ -181,16 +183,27 @@ class Lists:
 
     def propose(self, query: Floats, k: int, alive: Alive, probes: int) -> Integers:
         """Row numbers of about the `k` nearest that are alive in so many lists, in no particular order."""
-        faiss = load_faiss()
-        selector = {"sel": faiss.IDSelectorBitmap(alive.bits)} if alive.dead else {}
-        how = faiss.SearchParametersIVF(nprobe=probes, **selector)
-        found: Integers = self._index.search(query.reshape(1, -1), k, params=how)[1][0]
+        import numpy as np
+
+        pointer = load_faiss().swig_ptr
+        found, similarities = np.empty(k, np.int64), np.empty(k, np.float32)
+        # Not FAISS's own wrapper, which checks and builds more than the search itself takes at a few thousand rows.
+        self._index.search_c(1, pointer(query), k, pointer(similarities), pointer(found), self._how(alive, probes))
         return found[found >= 0]
+
+    def _how(self, alive: Alive, probes: int) -> Any:
+        """FAISS's parameters of a search, made once for as long as they hold."""
+        bits = alive.bits if alive.dead else None
+        made = self._hows.get(probes)
+        if made is None or made[0] is not bits:
+            faiss = load_faiss()
+            selector = {} if bits is None else {"sel": faiss.IDSelectorBitmap(bits)}
+            made = self._hows[probes] = (bits, faiss.SearchParametersIVF(nprobe=probes, **selector))
+        return made[1]
 
 
 def _empty_like(coarse: Any, dimensions: int) -> Any:
     faiss = load_faiss()
-    coarse.hnsw.efSearch = 2 * PROBES
     code = faiss.ScalarQuantizer.QT_8bit
     return faiss.IndexIVFScalarQuantizer(coarse, dimensions, coarse.ntotal, code, faiss.METRIC_INNER_PRODUCT, False)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
     Integers = NDArray[np.int64]
 
-_SPARE = 16  # candidates beyond twice `k`, for one-byte codes are only roughly right
+_SPARE = 16  # candidates beyond `k`, for one-byte codes are only roughly right
 _FLOAT32_UNIT = 2.0**-24  # largest relative rounding error
 
 
@@ -103,7 +103,7 @@ class Base:
 
     def propose(self, query: Floats, k: int, probes: int) -> Integers:
         """Row numbers among which the `k` nearest most probably are."""
-        return self.lists.propose(query, 2 * k + _SPARE, self.alive, probes)
+        return self.lists.propose(query, k + _SPARE, self.alive, probes)
 
     def kill(self, numbers: Integers) -> None:
         self.alive.kill(numbers)
@@ -176,7 +176,7 @@ class Fresh:
     def propose(self, query: Floats, k: int, probes: int) -> Integers:
         """Slots among which the `k` nearest are: without lists surely, with lists most probably."""
         if self.lists is not None:
-            return self.lists.propose(query, 2 * k + _SPARE, self.alive, probes)
+            return self.lists.propose(query, k + _SPARE, self.alive, probes)
         import numpy as np
 
         faiss = load_faiss()
@@ -265,7 +265,7 @@ class Parts:
             lists = self.fresh.lists
             # Where all that was near has been removed, the rest may be in any list.
             if lists is None or sum(map(len, keys)) >= min(k, len(self)) or probes >= lists.count():
-                return np.concatenate(keys), np.concatenate(rows)
+                return (keys[-1], rows[-1]) if len(keys) <= 2 else (np.concatenate(keys), np.concatenate(rows))
             probes *= 8
 
     def present(self) -> list[Base | Fresh]:

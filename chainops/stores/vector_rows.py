@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import tempfile
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 BLOCK = 1024
 """Rows copied while Python's global lock is held: that takes less than a millisecond."""
 _SCRATCH_ROWS = 1 << 14  # more rows than this grow in a scratch file, where there is a folder
+_NOT_FINITE = "a number that is not finite in single precision"
+_ZEROS = "a vector of zeros, which has no direction"
 _UNIT = 1e-5  # a length that close to 1 is left as it is
 
 
@@ -35,26 +38,49 @@ def checked_keys(given: Sequence[int]) -> Integers:
     return keys.astype(np.int64)
 
 
-def checked_rows(given: Any, what: str, dimensions: int, *, axes: int) -> tuple[Floats, NDArray[np.float64]]:
+def checked_rows(given: Any, what: str, dimensions: int) -> tuple[Floats, NDArray[np.float64]]:
     """As an (n, d) array of float32, and the lengths of its rows."""
     import numpy as np
 
-    shape = f"({dimensions},)" if axes == 1 else f"(n, {dimensions})"
-    try:
-        with np.errstate(over="ignore", invalid="ignore"):
-            array = np.ascontiguousarray(given, np.float32)
-    except (TypeError, ValueError):
-        raise InvalidInput(what, type(given).__name__, f"numbers of shape {shape}") from None
-    if np.ndim(given) != axes or array.shape[-1] != dimensions:
-        raise InvalidInput(what, f"shape {np.shape(given)}", f"shape {shape}")
-    rows = array.reshape(-1, dimensions)
+    rows = _floats(given, what, (-1, dimensions))
     blocks = [lengths_of(rows[start : start + BLOCK]) for start in range(0, len(rows), BLOCK)]
     lengths = np.concatenate(blocks) if blocks else np.zeros(0)
     if not np.isfinite(lengths).all():
-        raise InvalidInput(what, "a number that is not finite in single precision", "finite numbers")
+        raise InvalidInput(what, _NOT_FINITE, "finite numbers")
     if not lengths.all():
-        raise InvalidInput(what, "a vector of zeros, which has no direction", "vectors of some length")
+        raise InvalidInput(what, _ZEROS, "vectors of some length")
     return rows, lengths
+
+
+def checked_query(given: Any, dimensions: int) -> tuple[Floats, NDArray[np.float64]]:
+    """At unit length, as float32 to look with and in double precision to compare with; both of shape (d,)."""
+    import numpy as np
+
+    query = _floats(given, "query", (dimensions,))
+    double = query.astype(np.float64)
+    length = math.sqrt(double.dot(double))
+    if not math.isfinite(length):
+        raise InvalidInput("query", _NOT_FINITE, "finite numbers")
+    if not length:
+        raise InvalidInput("query", _ZEROS, "vectors of some length")
+    return query if abs(length - 1) <= _UNIT else (query / length).astype(np.float32), double / length
+
+
+def _floats(given: Any, what: str, shape: tuple[int, ...]) -> Floats:
+    """As contiguous float32 of a shape, in which -1 stands for any number of rows."""
+    import numpy as np
+
+    if type(given) is np.ndarray and given.dtype == np.float32 and given.shape == shape and given.flags.c_contiguous:
+        return given
+    expected = f"shape {shape}".replace("-1", "n")
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            array = np.asarray(given, np.float32, "C")
+    except (TypeError, ValueError):
+        raise InvalidInput(what, type(given).__name__, f"numbers of {expected}") from None
+    if array.ndim != len(shape) or array.shape[-1] != shape[-1]:
+        raise InvalidInput(what, f"shape {array.shape}", expected)
+    return array
 
 
 def lengths_of(rows: Floats) -> NDArray[np.float64]:
@@ -76,13 +102,13 @@ def of_unit_length(rows: Floats, lengths: NDArray[np.float64]) -> Floats:
     return unit
 
 
-def cosines(query: Floats, rows: Floats) -> NDArray[np.float64]:
-    """In double precision, each computed alike wherever its row lies; -1..1."""
+def cosines(query: NDArray[np.float64], rows: Floats) -> NDArray[np.float64]:
+    """Of a query of unit length; in double precision, each computed alike wherever its row lies; -1..1."""
     import numpy as np
 
-    double = query.astype(np.float64)
-    length = np.sqrt((double * double).sum())
-    found: NDArray[np.float64] = (rows * double).sum(axis=1) / (lengths_of(rows) * length)
+    double = rows.astype(np.float64)
+    lengths = np.sqrt((double * double).sum(axis=1))
+    found: NDArray[np.float64] = (double * query).sum(axis=1) / lengths
     return found.clip(-1.0, 1.0)
 
 
@@ -127,4 +153,4 @@ class GrowingRows:
         except OSError:
             self._file = None
             return None
-        return np.memmap(self._file, np.float32, "r+", 0, shape)
+        return np.asarray(np.memmap(self._file, np.float32, "r+", 0, shape))  # plain: see `Folder.map_rows`

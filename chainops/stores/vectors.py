@@ -17,7 +17,7 @@ from chainops.stores.index_file import IndexStale
 from chainops.stores.vector_files import Folder
 from chainops.stores.vector_live import Live
 from chainops.stores.vector_parts import Base
-from chainops.stores.vector_rows import BLOCK, checked_keys, checked_rows, cosines, of_unit_length
+from chainops.stores.vector_rows import BLOCK, checked_keys, checked_query, checked_rows, cosines, of_unit_length
 
 if TYPE_CHECKING:
     import numpy as np
@@ -139,7 +139,7 @@ class Vectors:
         if len(keys) == 0 and len(rows) == 0:
             return
         names = checked_keys(keys)
-        vectors, lengths = checked_rows(rows, "rows", self.dimensions, axes=2)
+        vectors, lengths = checked_rows(rows, "rows", self.dimensions)
         if len(names) != len(vectors):
             raise InvalidInput("keys", f"{len(names)} for {len(vectors)} rows", "one key per row")
         last = np.sort(len(names) - 1 - np.unique(names[::-1], return_index=True)[1])
@@ -181,13 +181,12 @@ class Vectors:
 
         if k < 0:
             raise InvalidInput("k", str(k), "0 or more")
-        given, lengths = checked_rows(query, "query", self.dimensions, axes=1)
-        unit = of_unit_length(given, lengths)[0]
+        unit, double = checked_query(query, self.dimensions)
         if k == 0:
             return []
         with self._live.turns.reading():
             keys, rows = self._live.parts.candidates(unit, k)
-        similarities = cosines(given[0], rows)
+        similarities = cosines(double, rows)
         best = np.lexsort((keys, -similarities))[:k]
         return [Near(*pair) for pair in zip(keys[best].tolist(), similarities[best].tolist(), strict=True)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from redis.crc import key_slot
@@ -211,6 +212,34 @@ def test_a_reader_behind_the_cut_begins_again_and_comes_through(store, monkeypat
     assert slow.read() == set(seqs[300:]), "reading from the beginning in pages is not being behind"
     assert slow.restarts == 0
     assert by_hand(store, "XLEN", "log:s") < 250
+
+
+def test_what_a_killed_server_left_half_written_hides_no_entry():
+    with redis_server("--appendonly", "yes", "--appendfsync", "always") as server:
+        store = redis_store(server.url, timeout_s=10)
+        records = RedisRecords(store)
+        one = records.put(entry(), vector(1))
+        reader = Follower(records, "s")
+        reader.read()
+        with store.client() as client:
+            folder = Path(client.config_get("dir")["dir"])
+        server.kill()
+        number = str(one + 1)
+        half = ["MULTI"], ["SET", PREFIX + "last:s", number], ["XADD", PREFIX + "log:s", f"{number}-0", "p", "ghost"]
+        (file,) = [path for path in folder.rglob("*.aof") if ".base." not in path.name]
+        with file.open("ab") as log:
+            for words in half:
+                log.write(b"*%d\r\n" % len(words))
+                log.write("".join(f"${len(word)}\r\n{word}\r\n" for word in words).encode())
+            log.write(b"*4\r\n$4\r\nHSE")
+        server.start()
+        two = records.put(entry("two", exact="two"), vector(1, 2))
+        server.kill()
+        server.start()  # most servers carry out now what had been half written
+        assert records.entry_at("s", two).id == "two"
+        assert reader.read() == {one, two}
+        assert Follower(records, "s").read() == {one, two}
+        store.close()
 
 
 def test_tombstones_are_bounded(store, monkeypatch):

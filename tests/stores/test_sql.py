@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from chainops.core.errors import InvalidInput, StoreCorrupted, StoreTooNew, StoreUnavailable
+from chainops.core.errors import InvalidInput, StoreCorrupted, StoreError, StoreTooNew, StoreUnavailable
 from chainops.stores.sql import Schema, SqlStore, open_store
 from chainops.testing.stores import SqlStoreSuite
 
@@ -170,6 +170,50 @@ def test_forked_children_write_beside_their_parent(store):
 def write_many_into(store, worker):
     for n in range(50):
         put(store, f"{worker}-{n}")
+
+
+def test_single_statements_see_what_is_committed_and_are_committed(store):
+    with store.write() as connection:
+        connection.execute(ROWS.insert().values(name="one", text="1"))
+    assert store.select("SELECT text FROM work_rows WHERE name = ?", ["one"]) == [("1",)]
+    changed = "INSERT INTO work_rows VALUES (?, ?) ON CONFLICT DO NOTHING RETURNING name"
+    assert store.change(changed, ["two", "2"]) == [("two",)]
+    assert store.change(changed, ["two", "3"]) == []
+    with store.read() as connection:
+        assert connection.execute(sa.select(ROWS.c.text).where(ROWS.c.name == "two")).scalar() == "2"
+
+
+def test_single_statements_wait_and_fail_as_transactions_do(store, tmp_path):
+    with store.write(), pytest.raises(StoreError, match="already has a write open"):
+        store.change("DELETE FROM work_rows", [])
+    with pytest.raises(StoreError, match=r"write\(\)"):
+        store.select("DELETE FROM work_rows", [])
+    other = SqlStore(tmp_path / "chainops.db", wait_s=0.1)
+    with store.write(), pytest.raises(StoreUnavailable):
+        other.change("DELETE FROM work_rows", [])
+    other.close()
+    assert store.connections_in_use() == 0
+
+
+def test_forked_children_use_single_statements_beside_their_parent(store):
+    store.change("INSERT INTO work_rows VALUES ('parent', '')", [])
+    store.select("SELECT 1", [])
+    children = [get_context("fork").Process(target=insert_alone, args=(store, n)) for n in range(3)]
+    for child in children:
+        child.start()
+    for n in range(100):
+        store.change("INSERT INTO work_rows VALUES (?, '')", [f"parent {n}"])
+    for child in children:
+        child.join()
+        assert child.exitcode == 0
+    assert store.select("SELECT count(*) FROM work_rows", []) == [(401,)]
+    assert store.select("PRAGMA integrity_check", []) == [("ok",)]
+
+
+def insert_alone(store, child):
+    for n in range(100):
+        store.change("INSERT INTO work_rows VALUES (?, '')", [f"{child} {n}"])
+        assert store.select("SELECT name FROM work_rows WHERE name = ?", [f"{child} {n}"])
 
 
 def test_a_child_forked_from_inside_a_transaction_is_told_that_it_cannot_use_the_store(store):

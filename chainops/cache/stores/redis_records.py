@@ -47,7 +47,9 @@ class RedisRecords(RedisBeside):
     """A `CacheStore` in one Redis server. Thread-safe; nothing is opened before it is first used.
 
     What was acknowledged survives a killed client always, and a killed server as far as the server itself promises:
-    with `appendonly yes` and `appendfsync always` nothing is lost. What the server evicts by itself, or an operator
+    with `appendonly yes` and `appendfsync always` nothing is lost, but that servers without valkey-io/valkey#4342 leave
+    half of the very last change in their file when they are killed while they write it, and carry it out at a later
+    restart (`redis-check-aof --fix` before the start takes it out). What the server evicts by itself, or an operator
     flushes, is simply no longer there; processes that follow the change log notice and begin again. Give it
     `maxmemory-policy noeviction`, so that the cache's own limits decide what goes.
     """

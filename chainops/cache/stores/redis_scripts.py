@@ -188,9 +188,19 @@ local scope, after, began, limit = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local last = tonumber(call('GET', P .. 'last:' .. scope) or '0')
 local lines = {}
 
+local function of(id)
+  return redis.pcall('HMGET', P .. 'entry:' .. id, 'seq', 'vector', 'embedder', 'created', 'vector_sum')
+end
+
 -- An entry that is gone, or stands for another line by now, is told as taken out: a page is never empty for that.
 local function add(seq, id)
-  local e = redis.pcall('HMGET', P .. 'entry:' .. id, 'seq', 'vector', 'embedder', 'created', 'vector_sum')
+  local e = of(id)
+  if e[1] ~= seq then
+    -- A server that is killed while it writes its file leaves half a script there, and most carry that out when they
+    -- are restarted once more: its line names what was never stored. Who has the number since then is in `live`.
+    id = at(scope, seq)
+    e = id and of(id) or {}
+  end
   if e[1] ~= seq then lines[#lines + 1] = {seq, seq} else lines[#lines + 1] = {seq, false, id, unpack(e, 2)} end
 end
 
@@ -429,7 +439,7 @@ def source(body: str, **numbers: float) -> str:
     """A script's whole text: with the functions that it uses, and its limits written in."""
     parts = [_KEYS]
     parts += [_CHANGE] if any(f"{name}(" in body for name in _CHANGING) else []
-    parts += [_READ] if "read(" in body else []
+    parts += [_READ] if "read(" in body or " at(" in body else []
     parts += [_LEASING] if "lease_key(" in body else []
     whole = "".join([*parts, body])
     for name, number in numbers.items():

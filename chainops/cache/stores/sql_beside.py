@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from chainops.cache.judge import Label
 
 
+_LEASES_PER_TIDYING = 32
+"""How often those that killed processes have left are looked for. They do not count meanwhile."""
+
+
 class SqlBeside:
     """Totals, labels and leases. `SqlRecords` adds the entries."""
 
@@ -25,6 +29,7 @@ class SqlBeside:
         self.place = store.place
         self._store = store
         self._built: Statements | None = None
+        self._taken = 0
 
     def _ready(self) -> Statements:
         """The statements, after making sure that there are tables."""
@@ -116,14 +121,16 @@ class SqlBeside:
             "tenant": name_key(lease.tenant),
             "user": user_mark(lease.user),
         }
-        with self._store.write() as connection:
-            if statements.take_lease.rows(connection, row | {"now": now, "longest": LONGEST_LEASE_S}):
-                statements.end_leases.run(connection, {"of_scope": lease.scope, "now": now})
-                return None
+        if statements.take_lease.change(row | {"now": now, "longest": LONGEST_LEASE_S}):
+            if self._taken % _LEASES_PER_TIDYING == 0:
+                statements.end_leases.change({"of_scope": lease.scope, "now": now})
+            self._taken += 1
+            return None
+        with self._store.read() as connection:
             held = connection.execute(
                 leases.select().where(leases.c.scope == lease.scope, leases.c.exact == lease.exact)
             ).first()
-        # On PostgreSQL it may have been released between the two statements: then the next asks again.
+        # It may have been released between the two statements: then the next asks again.
         return self.lease(owner, lease, now=now) if held is None else _lease(*(getattr(held, name) for name in _LEASE))
 
     def renew(self, holder: str, leases: Sequence[tuple[str, str]], *, until: float) -> set[tuple[str, str]]:
@@ -143,9 +150,7 @@ class SqlBeside:
             statement.run(connection, {"of_scope": scope, "of_exact": exact, "of_holder": holder})
 
     def leases(self, scope: str, *, now: float) -> list[Lease]:
-        statement = self._ready().valid_leases
-        with self._store.read() as connection:
-            rows = statement.rows(connection, {"of_scope": scope, "now": now, "until": now + LONGEST_LEASE_S})
+        rows = self._ready().valid_leases.read({"of_scope": scope, "now": now, "until": now + LONGEST_LEASE_S})
         return [_lease(*row) for row in rows]
 
 

@@ -61,8 +61,7 @@ class SqlRecords(SqlBeside):
         return self._one(self._ready().entry_at, {"scope": scope, "seq": seq}, scope=scope)
 
     def _one(self, statement: Statement, parameters: dict[str, Any], **expected: str) -> Entry | None:
-        with self._store.read() as connection:
-            rows = statement.rows(connection, parameters)
+        rows = statement.read(parameters)
         if not rows:
             return None
         (row,) = rows
@@ -76,13 +75,11 @@ class SqlRecords(SqlBeside):
     def at(self, scope: str, seqs: Sequence[int]) -> dict[int, Outline]:
         statements = self._ready()
         rows: list[Any] = []
-        with self._store.read() as connection:
-            for start in range(0, len(seqs), MANY):
-                some = seqs[start : start + MANY]
-                statement, count = (statements.few_at, FEW) if len(some) <= FEW else (statements.many_at, MANY)
-                padded = [*some, *[some[0]] * (count - len(some))]
-                parameters = {"scope": scope} | {f"seq{n}": seq for n, seq in enumerate(padded)}
-                rows += statement.rows(connection, parameters)
+        for start in range(0, len(seqs), MANY):
+            some = seqs[start : start + MANY]
+            statement, count = (statements.few_at, FEW) if len(some) <= FEW else (statements.many_at, MANY)
+            padded = [*some, *[some[0]] * (count - len(some))]
+            rows += statement.read({"scope": scope} | {f"seq{n}": seq for n, seq in enumerate(padded)})
         outlines = {row[2]: outline_of(*row[2:]) for row in rows}
         self._discard([row for row in rows if outlines[row[2]] is None])
         return {seq: outline for seq, outline in outlines.items() if outline is not None}
@@ -154,13 +151,13 @@ class SqlRecords(SqlBeside):
             return bool(connection.execute(mine.values(**columns)).rowcount)
 
     def position(self, scope: str) -> int:
-        statement = self._ready().scope
-        with self._store.read() as connection:
-            rows = statement.rows(connection, {"scope": scope})
+        rows = self._ready().scope.read({"scope": scope})
         return int(rows[0][1]) if rows else 0
 
     def changes(self, scope: str, after: int, *, limit: int = 10_000, began: int = 0) -> list[Change] | None:
         statements = self._ready()
+        if after and began <= after and self.position(scope) == after:
+            return []  # most often; without a transaction
         with self._store.read() as connection:
             log = statements.scope.rows(connection, {"scope": scope})
             if not log:

@@ -23,7 +23,7 @@ class Statement:
     """
 
     def __init__(self, built: Any, store: SqlStore) -> None:
-        self._built = built
+        self._built, self._store = built, store
         self._text: str | None = None
         self._order: list[str] = []
         if store.dialect == "sqlite":
@@ -37,12 +37,30 @@ class Statement:
     def rows(self, connection: Connection, parameters: dict[str, Any]) -> list[Any]:
         """Run it; the rows that it gives."""
         if self._text is None:
-            return list(connection.execute(self._built, parameters).all())
-        values = self._fixed | parameters if self._fixed else parameters
+            result = connection.execute(self._built, parameters)
+            return list(result.all()) if result.returns_rows else []
         cursor = connection.connection.cursor()
-        cursor.execute(self._text, [values[name] for name in self._order])
+        cursor.execute(self._text, self._values(parameters))
         found: list[Any] = list(cursor.fetchall())
         return found
+
+    def read(self, parameters: dict[str, Any]) -> list[Any]:
+        """Run it alone; the rows that it gives."""
+        if self._text is None:
+            with self._store.read() as connection:
+                return self.rows(connection, parameters)
+        return self._store.select(self._text, self._values(parameters))
+
+    def change(self, parameters: dict[str, Any]) -> list[Any]:
+        """Run it alone, as one transaction; the rows of its RETURNING."""
+        if self._text is None:
+            with self._store.write() as connection:
+                return self.rows(connection, parameters)
+        return self._store.change(self._text, self._values(parameters))
+
+    def _values(self, parameters: dict[str, Any]) -> list[Any]:
+        values = self._fixed | parameters if self._fixed else parameters
+        return [values[name] for name in self._order]
 
     def run(self, connection: Connection, *parameters: dict[str, Any]) -> None:
         """Run it once for each; it gives no rows."""

@@ -1,0 +1,122 @@
+"""What is known of entries without asking the store: read ahead, held within bounds, and read again behind."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
+from typing import Any
+
+from chainops.cache.background import UPKEEP
+from chainops.cache.records import CacheStore, Outline
+from chainops.core.errors import ChainopsError
+
+FRESH_S = 60.0
+"""Older ones are still used, and then read again behind: another process may have found that an entry has the same
+answer as another. Until that is heard the two count as different, which errs on the cautious side."""
+HELD_BYTES = 64 * 2**20
+"""Of all scopes of a cache together, estimated: some 110,000 entries with questions of ten words."""
+_EACH_BYTES = 550
+"""What an outline takes beside its question's text (measured)."""
+_BATCH = 250
+_PAUSE_S = 0.005
+"""Between batches that are read ahead: a request waits for a batch's share of Python's global lock at most."""
+
+_parts = attrgetter("seq", "id", "question", "group", "tenant", "is_verified", "created_at", "knowledge")
+
+
+class Outlines:
+    """The outlines of entries that this process has looked at or read ahead; the newest stay. Thread-safe."""
+
+    def __init__(self, store: CacheStore, *, held_bytes: int = HELD_BYTES) -> None:
+        self._store, self._most = store, held_bytes
+        self._lock = threading.Lock()
+        # Tuples of plain values, with the time they were read: the garbage collector does not look at those.
+        self._held: OrderedDict[tuple[str, int], tuple[Any, ...]] = OrderedDict()
+        self.size_bytes = 0
+        """Estimated."""
+        self._due: dict[str, set[int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def of(self, scope: str, seqs: Sequence[int]) -> dict[int, Outline]:
+        """Of those entries that there are. Blocks for those that are not held."""
+        found: dict[int, Outline] = {}
+        oldest, old = time.monotonic() - FRESH_S, []
+        held = self._held
+        for seq in seqs:
+            if (known := held.get((scope, seq))) is not None:
+                found[seq] = Outline(*known[:-1])
+                if known[-1] < oldest:
+                    old.append(seq)
+        if len(found) < len(seqs):
+            read = self._store.at(scope, [seq for seq in seqs if seq not in found])
+            self.hold(scope, read.values())
+            found |= read
+        if old:
+            self.read_behind(scope, old)
+        return found
+
+    def hold(self, scope: str, outlines: Iterable[Outline]) -> None:
+        """Know these without asking the store."""
+        now = time.monotonic()
+        with self._lock:
+            for each in outlines:
+                self._let_go((scope, each.seq))
+                self._held[scope, each.seq] = (*_parts(each), now)
+                self.size_bytes += _size(each.question)
+            while self.size_bytes > self._most:
+                self._let_go(next(iter(self._held)))
+
+    def regroup(self, scope: str, seq: int, group: str) -> None:
+        """An entry was found to have this group's answer."""
+        with self._lock:
+            if (known := self._held.get((scope, seq))) is not None:
+                self._held[scope, seq] = (*known[:3], group, *known[4:])
+
+    def forget(self, scope: str, seqs: Iterable[int]) -> None:
+        with self._lock:
+            for seq in seqs:
+                self._let_go((scope, seq))
+
+    def clear(self) -> None:
+        with self._lock:
+            self._held.clear()
+            self.size_bytes = 0
+
+    def read_behind(self, scope: str, seqs: Iterable[int]) -> None:
+        """Read these from the store in the background. What is not read, for too much is waiting there, is read when
+        it is asked for.
+        """
+        with self._lock:
+            is_first = scope not in self._due
+            self._due.setdefault(scope, set()).update(seqs)
+        if is_first and not UPKEEP.submit(lambda: self._read(scope)):
+            self._due.pop(scope, None)
+
+    def _read(self, scope: str) -> None:
+        with self._lock:
+            due = sorted(self._due.pop(scope, ()))
+        due = due[-(self._most // _EACH_BYTES) :]  # those for which there is room, the newest last
+        with contextlib.suppress(ChainopsError):  # each is read when it is asked for
+            for start in range(0, len(due), _BATCH):
+                if UPKEEP.is_ending:
+                    return
+                some = due[start : start + _BATCH]
+                read = self._store.at(scope, some)
+                self.forget(scope, set(some) - set(read))
+                self.hold(scope, read.values())
+                time.sleep(_PAUSE_S)
+
+    def _let_go(self, key: tuple[str, int]) -> None:
+        known = self._held.pop(key, None)
+        if known is not None:
+            self.size_bytes -= _size(known[2])
+
+
+def _size(question: str) -> int:
+    return _EACH_BYTES + len(question)

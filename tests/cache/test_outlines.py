@@ -1,0 +1,92 @@
+from dataclasses import replace
+
+import pytest
+
+from chainops.cache import outlines as subject
+from chainops.cache.background import UPKEEP
+from chainops.cache.outlines import Outlines
+from chainops.cache.records import Where
+from chainops.cache.stores.sql_records import SqlRecords
+from chainops.testing.cache_pieces import NOW, entry, vector
+
+
+class Counted(SqlRecords):
+    """Notes what is asked for."""
+
+    def __init__(self, store):
+        super().__init__(store)
+        self.asked = []
+
+    def at(self, scope, seqs):
+        self.asked += seqs
+        return super().at(scope, seqs)
+
+
+@pytest.fixture
+def records(store):
+    return Counted(store)
+
+
+def test_what_was_read_ahead_is_known_without_asking(records):
+    seqs = [records.put(entry(f"e{n}"), vector(1, n)) for n in range(300)]
+    known = Outlines(records)
+    known.read_behind("s", seqs)
+    assert UPKEEP.drain(10)
+    assert sorted(records.asked) == seqs
+    found = known.of("s", seqs[:16])
+    assert sorted(records.asked) == seqs
+    assert found == records.at("s", seqs[:16])
+
+
+def test_what_is_not_known_is_asked_for_once(records):
+    seq = records.put(entry(), vector(1))
+    known = Outlines(records)
+    assert known.of("s", [seq, seq + 1])[seq].id == "e"
+    assert known.of("s", [seq])[seq].id == "e"
+    assert records.asked == [seq, seq + 1]
+
+
+def test_what_is_held_is_bounded_and_the_newest_stay(records):
+    seqs = [records.put(entry(f"e{n}"), vector(1, n)) for n in range(40)]
+    known = Outlines(records, held_bytes=20 * 600)
+    known.read_behind("s", seqs)
+    assert UPKEEP.drain(10)
+    assert 0 < known.size_bytes <= 20 * 600
+    assert 15 < len(known) <= 22
+    records.asked.clear()
+    known.of("s", seqs[-15:])
+    assert records.asked == []
+
+
+def test_old_ones_are_used_and_read_again_behind(records, monkeypatch):
+    seq = records.put(entry(), vector(1))
+    known = Outlines(records)
+    known.of("s", [seq])
+    records.update("e", group="another's")
+    assert known.of("s", [seq])[seq].group == "e"
+    monkeypatch.setattr(subject, "FRESH_S", -1.0)
+    assert known.of("s", [seq])[seq].group == "e"
+    assert UPKEEP.drain(10)
+    assert known.of("s", [seq])[seq].group == "another's"
+    assert UPKEEP.drain(10)
+
+
+def test_what_was_dropped_elsewhere_is_forgotten_when_it_is_read_again(records):
+    seq = records.put(entry(), vector(1))
+    known = Outlines(records)
+    known.of("s", [seq])
+    records.drop("o", Where(ids=("e",)), reason="", now=NOW)
+    known.read_behind("s", [seq])
+    assert UPKEEP.drain(10)
+    assert known.of("s", [seq]) == {}
+    assert known.size_bytes == len(known) == 0
+
+
+def test_a_group_and_an_entry_can_be_changed_in_place(records):
+    seq = records.put(entry(), vector(1))
+    known = Outlines(records)
+    outline = known.of("s", [seq])[seq]
+    known.regroup("s", seq, "another's")
+    assert known.of("s", [seq])[seq] == replace(outline, group="another's")
+    known.forget("s", [seq])
+    assert known.of("s", [seq])[seq] == outline
