@@ -7,7 +7,7 @@ the same answer, how far the nearest one with a *different* answer is, and which
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
@@ -76,6 +76,8 @@ class Near:
     """Which answer it has: entries whose answers were judged the same share it."""
     newer: int = 1000
     """How many entries of its scope were stored after it; where nobody knows, many."""
+    content: tuple[str, ...] | None = None
+    """`content_of` the question, where that is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,16 +142,17 @@ def evidence(question: str, near: Sequence[Near]) -> Evidence:
     near = near[:NEIGHBOURS]
     first, count = near[0], len(near)
     asked = _read(question[:_LONGEST])
-    reads = [_read(each.question[:_LONGEST]) for each in near]
+    kept = _read(first.question[:_LONGEST])
+    others = (_read(each.question[:_LONGEST]).content if each.content is None else each.content for each in near[1:])
+    contents: list[Collection[str]] = [kept.content, *others]
     asked_facts, kept_facts = _facts(question[:_LONGEST]), _facts(first.question[:_LONGEST])
-    kept = reads[0]
     return Evidence(
         (
             first.similarity,
             -math.log(1.01 - min(first.similarity, 1.0)),
             *_agreement(near),
             count / NEIGHBOURS,
-            *_words(asked, reads, [each.group == first.group for each in near]),
+            *_words(asked, kept, contents, [each.group == first.group for each in near]),
             *_differing(asked_facts, kept_facts),
             float(asked.content == kept.content),
             math.log1p(len(asked.content)),
@@ -201,19 +204,25 @@ def _agreement(near: Sequence[Near]) -> tuple[float, ...]:
     )
 
 
-def _words(asked: _Read, reads: Sequence[_Read], is_same: Sequence[bool]) -> tuple[float, ...]:
+def content_of(question: str) -> tuple[str, ...]:
+    """Its content words, each once. Worked out anew: for those who keep them."""
+    return tuple(_read.__wrapped__(question[:_LONGEST]).content)
+
+
+def _words(
+    asked: _Read, kept: _Read, contents: Sequence[Collection[str]], is_same: Sequence[bool]
+) -> tuple[float, ...]:
     """overlap, overlap_rare, rarest_asked, rarest_kept, unseen, foreign."""
-    kept = reads[0]
     either = len(asked.words | kept.words)
     overlap = len(asked.words & kept.words) / either if either else 1.0
     seen: dict[str, int] = {}
     ours: set[str] = set()
     theirs: set[str] = set()
-    for read, same in zip(reads, is_same, strict=True):
-        for word in read.content:
+    for content, same in zip(contents, is_same, strict=True):
+        for word in content:
             seen[word] = seen.get(word, 0) + 1
-        (ours if same else theirs).update(read.content)
-    count = len(reads)
+        (ours if same else theirs).update(content)
+    count = len(contents)
 
     def weight(word: str) -> float:  # a word that all neighbours have says nothing about which of them is meant
         return 1.0 - 0.8 * seen.get(word, 0) / count

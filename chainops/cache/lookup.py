@@ -174,6 +174,8 @@ class Lookup:
 
 def weigh(question: str, neighbours: Sequence[Neighbour]) -> Evidence:
     """The evidence of stored questions near the one asked."""
-    return evidence(
-        question, [Near(each.similarity, each.outline.question, each.outline.group, each.newer) for each in neighbours]
-    )
+    near = [
+        Near(each.similarity, each.outline.question, each.outline.group, each.newer, each.outline.content)
+        for each in neighbours
+    ]
+    return evidence(question, near)

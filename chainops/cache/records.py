@@ -162,6 +162,8 @@ class Outline:
     is_verified: bool
     created_at: float
     knowledge: str | None
+    content: tuple[str, ...] | None = field(default=None, compare=False)
+    """The content words of its question, where they were worked out ahead. No store keeps them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,10 +48,10 @@ def test_what_is_not_known_is_asked_for_once(records):
 
 def test_what_is_held_is_bounded_and_the_newest_stay(records):
     seqs = [records.put(entry(f"e{n}"), vector(1, n)) for n in range(40)]
-    known = Outlines(records, held_bytes=20 * 600)
+    known = Outlines(records, held_bytes=20 * 800)
     known.read_behind("s", seqs)
     assert UPKEEP.drain(10)
-    assert 0 < known.size_bytes <= 20 * 600
+    assert 0 < known.size_bytes <= 20 * 800
     assert 15 < len(known) <= 22
     records.asked.clear()
     known.of("s", seqs[-15:])
