@@ -13,7 +13,17 @@ from typing import ClassVar, Literal
 from langchain_core.messages import BaseMessage
 
 from chainops.core.errors import CallRefused, ChainopsError
-from chainops.models.http_errors import code_of, detail_of, names_of, origin_of, retry_after_s_of, status_of
+from chainops.models.http_errors import (
+    code_of,
+    detail_of,
+    names_of,
+    origin_of,
+    retry_after_s_of,
+    status_of,
+    tells_an_error,
+    told_status_of,
+    words_of,
+)
 from chainops.models.known import key_variable
 from chainops.models.unreadable import is_unreadable_answer, what_was_wrong
 
@@ -102,23 +112,29 @@ def classify(error: BaseException) -> Failure:
     if isinstance(error, ChainopsError) or not isinstance(error, Exception):
         return Failure("bug", type(error).__name__)  # a deadline, a full store, Ctrl-C: nothing a model did
     names = names_of(error)
-    status, code, detail = status_of(error), code_of(error), detail_of(error)
+    status, code, detail, words = status_of(error), code_of(error), detail_of(error), words_of(error)
     if status is not None and status >= 300:
-        kind, reason = _by_status(status, code, detail)
-        return Failure(kind, reason, retry_after_s_of(error), status, detail)
+        wait_s = retry_after_s_of(error)
+        kind, reason = _by_status(status, code, words, is_wait_told=wait_s is not None)
+        return Failure(kind, reason, wait_s, status, detail)
     if names & _TIMEOUTS or isinstance(error, TimeoutError):
         return Failure("retryable", "timeout", detail=detail)
     if names & _CONNECTIONS or isinstance(error, ConnectionError) or type(error) is OSError or names & _RESOLVING:
         kind, reason = _by_origin(error)
         return Failure(kind, reason, detail=detail)
-    if "APIResponseValidationError" in names or is_unreadable_answer(error):
+    is_unreadable = is_unreadable_answer(error)
+    if "APIResponseValidationError" in names or (is_unreadable and not tells_an_error(error)):
         return Failure("next_route", "nonsense answer", detail=what_was_wrong(error) or detail)
     for name, verdict in _LANGCHAIN.items():
         if name in names:
             return Failure(*verdict, detail=detail)
-    if "APIError" in names:  # an error event inside a stream: no status, perhaps a code
-        kind, reason = _by_code(code, detail) or ("retryable", "server error")
-        return Failure(kind, reason, detail=detail)
+    if "APIError" in names or is_unreadable:  # an error object under status 200, or inside a stream: perhaps a code
+        told, wait_s = told_status_of(error), retry_after_s_of(error)
+        if told is not None:
+            kind, reason = _by_status(told, code, words, is_wait_told=wait_s is not None)
+        else:
+            kind, reason = _by_code(code, words) or ("retryable", "server error")
+        return Failure(kind, reason, wait_s, detail=detail)
     return Failure("bug", type(error).__name__)
 
 
@@ -223,10 +239,12 @@ _STATUSES: dict[int, tuple[FailureKind, str]] = {
 }
 
 
-def _by_status(status: int, code: str, detail: str) -> tuple[FailureKind, str]:
-    told = _by_code(code, detail)
+def _by_status(status: int, code: str, words: str, *, is_wait_told: bool) -> tuple[FailureKind, str]:
+    told = _by_code(code, words)
     if status == 429:
-        return told if told == ("next_route", "quota") else _STATUSES[429]
+        # Google says "quota" of a minute's limit too, and then how long to wait; only a code is beyond doubt.
+        is_quota = told == ("next_route", "quota") and (not is_wait_told or _by_code(code, "") == told)
+        return told if told and is_quota else _STATUSES[429]
     if status in {400, 413, 422} and told and told[0] == "next_route":
         return told
     if status == 400 and (coded := _by_code(code, "")):  # Amazon throttles with status 400
@@ -238,9 +256,9 @@ def _by_status(status: int, code: str, detail: str) -> tuple[FailureKind, str]:
     return ("next_route", "nonsense answer") if status < 400 else ("caller", "invalid request")
 
 
-def _by_code(code: str, detail: str) -> tuple[FailureKind, str] | None:
+def _by_code(code: str, words: str) -> tuple[FailureKind, str] | None:
     """By the code if it says anything, else by the words."""
-    for text in (code.lower(), detail.lower()):
+    for text in (code.lower(), words.lower()):
         for pattern, kind, reason in _CODES:
             if text and re.search(pattern, text):
                 return kind, reason

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from chainops.models.keys import redact
 
 DETAIL_CHARS = 200
+WORDS_CHARS = 2000
 
 
 def names_of(error: BaseException) -> frozenset[str]:
@@ -46,21 +47,56 @@ def code_of(error: BaseException) -> str:
     return " ".join(dict.fromkeys(word for word in words if isinstance(word, str)))
 
 
-def detail_of(error: BaseException) -> str:
-    """What was said, fit to be shown: one line, no markup, no key, at most `DETAIL_CHARS` characters."""
-    said = _error_body(error).get("message") or getattr(error, "message", None)
-    text = said if isinstance(said, str) and said.strip() else str(error)
+def told_status_of(error: BaseException) -> int | None:
+    """The status, 400..599, that an error object gives as its code: servers that send it under status 200 do so."""
+    code = str(_error_body(error).get("code"))
+    return int(code) if re.fullmatch(r"[45]\d\d", code) else None
+
+
+def tells_an_error(error: BaseException) -> bool:
+    """Whether it was raised because the server sent an error object in place of an answer."""
+    return bool(_error_body(error))
+
+
+def words_of(error: BaseException) -> str:
+    """All that was said, for judging and not for showing: one line, at most `WORDS_CHARS` characters."""
+    body = _error_body(error)
+    plain = getattr(error, "body", None)
+    candidates = (body.get("message"), body.get("detail"), plain, getattr(error, "message", None))
+    text = next((said for said in candidates if isinstance(said, str) and said.strip()), str(error))
     if re.search(r"<(!doctype|html|head|body)\b", text, re.IGNORECASE):
         text = "the server sent an HTML page"
-    text = redact(" ".join(text.split()))
+    return " ".join(text.split())[:WORDS_CHARS]
+
+
+def detail_of(error: BaseException) -> str:
+    """What was said, fit to be shown: one line, no markup, no key, at most `DETAIL_CHARS` characters."""
+    text = redact(words_of(error))
     return text if len(text) <= DETAIL_CHARS else text[: DETAIL_CHARS - 1] + "…"
 
 
 def retry_after_s_of(error: BaseException) -> float | None:
-    """The wait the server asked for, in seconds, from `retry-after-ms` or `retry-after` (seconds or a date)."""
+    """The wait the server asked for, in seconds: from `retry-after-ms`, `retry-after` (also a date), or its words."""
     headers = getattr(getattr(error, "response", None), "headers", None)
-    if headers is None:
+    told = None if headers is None else _told_in_headers(headers)
+    return _told_in_words(words_of(error)) if told is None else told
+
+
+def _told_in_words(words: str) -> float | None:
+    """As in "Please try again in 6m0.5s" and "retry after 9 seconds"."""
+    found = re.search(
+        r"(?:try again|retry) (?:in|after) (?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?) ?(ms|s)(?:ec\w*)?\b)?",
+        words,
+        re.IGNORECASE,
+    )
+    if found is None or not any(found.groups()):
         return None
+    hours, minutes, rest, unit = found.groups()
+    seconds = float(rest or 0) / (1000 if unit and unit.lower() == "ms" else 1)
+    return int(hours or 0) * 3600 + int(minutes or 0) * 60 + seconds
+
+
+def _told_in_headers(headers: Any) -> float | None:
     try:
         if (milliseconds := headers.get("retry-after-ms")) is not None:
             return max(0.0, float(milliseconds) / 1000)
@@ -101,8 +137,9 @@ def origin_of(error: BaseException) -> str | None:
 
 def _error_body(error: BaseException) -> Mapping[str, Any]:
     """The error object of the body, as OpenAI, Anthropic, Google and botocore nest it."""
-    response = getattr(error, "response", None)
-    for body in (getattr(error, "body", None), response):
+    first = error.args[0] if isinstance(error, ValueError) and error.args else None  # LangChain's own way to tell it
+    for given in (getattr(error, "body", None), getattr(error, "response", None), first):
+        body = given[0] if isinstance(given, list) and given else given  # a list: Google's OpenAI-compatible address
         if isinstance(body, Mapping):
             inner = body.get("error", body.get("Error", body))
             return inner if isinstance(inner, Mapping) else body

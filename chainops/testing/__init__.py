@@ -7,14 +7,48 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from chainops.testing.chat import Reply, ScriptedChatModel, ScriptExhausted
-    from chainops.testing.faults import Cut, Drip, Fault, Hang, Nonsense, Refuse, Status
+    from chainops.testing.faults import (
+        Cut,
+        Drip,
+        Duplicate,
+        Fault,
+        Finish,
+        Hang,
+        Nonsense,
+        Refuse,
+        Reset,
+        Slow,
+        Stall,
+        Status,
+        Together,
+        Usage,
+    )
+    from chainops.testing.limits import Limits
     from chainops.testing.listening import Captured, ManualClock, capture_events
+    from chainops.testing.script import sometimes
     from chainops.testing.server import ModelServer
 
 _WHERE = {
     "chat": ("Reply", "ScriptExhausted", "ScriptedChatModel"),
     "listening": ("Captured", "ManualClock", "capture_events"),
-    "faults": ("Cut", "Drip", "Fault", "Hang", "Nonsense", "Refuse", "Status"),
+    "faults": (
+        "Cut",
+        "Drip",
+        "Duplicate",
+        "Fault",
+        "Finish",
+        "Hang",
+        "Nonsense",
+        "Refuse",
+        "Reset",
+        "Slow",
+        "Stall",
+        "Status",
+        "Together",
+        "Usage",
+    ),
+    "limits": ("Limits",),
+    "script": ("sometimes",),
     "server": ("ModelServer",),
 }
 
@@ -22,17 +56,26 @@ __all__ = [
     "Captured",
     "Cut",
     "Drip",
+    "Duplicate",
     "Fault",
+    "Finish",
     "Hang",
+    "Limits",
     "ManualClock",
     "ModelServer",
     "Nonsense",
     "Refuse",
     "Reply",
+    "Reset",
     "ScriptExhausted",
     "ScriptedChatModel",
+    "Slow",
+    "Stall",
     "Status",
+    "Together",
+    "Usage",
     "capture_events",
+    "sometimes",
 ]
 
 

@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal, Protocol, cast
 
-from chainops.testing.faults import Delivery, Fault
+from chainops.testing.delivery import Delivery
+from chainops.testing.faults import Fault
 
 Ending = Literal["finished", "cut", "cancelled"]
 
 
 @dataclass(eq=False)
 class Received:
-    """One request as the server saw it. Keys and other headers are not kept."""
+    """One request as the server saw it. Of the key its last four characters are kept, other headers are not."""
 
     path: str
     body: dict[str, Any]
@@ -31,10 +32,27 @@ class Received:
     state: Literal["open", "finished", "cut", "cancelled"] = "open"
     """`finished` everything was sent, `cut` the server broke off, `cancelled` the client hung up first (or the
     server was closed)."""
+    number: int = 0
+    """Which request of this server it is, from 1."""
+    method: str = "POST"
+    key: str = ""
+    """The last four characters of the key."""
+    status: int = 0
+    """The HTTP status decided for it; 0 before that, and where not even a status is sent."""
+    ended: float | None = None
+    """Unix time in seconds at which it was over."""
+    usage: dict[str, int] | None = None
+    """What the whole answer uses, in OpenAI's words, whatever the fault makes of it; None: nothing was answered."""
+    is_accepted: bool = False
+    """Whether it was let in by the key's limits."""
 
     @property
     def model(self) -> str | None:
         return cast("str | None", self.body.get("model"))
+
+    @property
+    def is_stream(self) -> bool:
+        return self.body.get("stream") is True
 
     @property
     def is_finished(self) -> bool:
@@ -45,12 +63,22 @@ class Received:
         return self.state == "cancelled"
 
 
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What comes with a request and is not kept."""
+
+    authorization: str
+    content_type: str
+    query: str
+    raw: bytes
+
+
 class Desk(Protocol):
     """Who decides about requests. Its methods are called from many threads."""
 
     closing: threading.Event
 
-    def take(self, path: str, body: dict[str, Any], authorization: str) -> tuple[Received, Delivery]:
+    def take(self, received: Received, envelope: Envelope) -> Delivery:
         """Record a request and say what is to be sent."""
 
     def settle(self, received: Received, ending: Ending) -> None:
@@ -69,6 +97,14 @@ def reset(connection: socket.socket) -> None:
     except OSError:
         pass  # already closed: nothing to break off
     connection.close()
+
+
+def bound_socket(port: int) -> socket.socket:
+    """Bound but not listening: the port is ours, and whoever connects is refused."""
+    bound = socket.socket()
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.bind(("127.0.0.1", port))
+    return bound
 
 
 class Listener(ThreadingHTTPServer):
@@ -108,19 +144,13 @@ class _Connection(BaseHTTPRequestHandler):
         """Silent: `ModelServer.requests` is the log."""
 
     def do_GET(self) -> None:
-        self._serve({})
+        self._serve()
 
-    def do_POST(self) -> None:
-        raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        try:
-            body = json.loads(raw)
-        except ValueError:
-            body = None
-        self._serve(body if isinstance(body, dict) else {})
+    do_POST = do_DELETE = do_GET  # noqa: N815 - the base class's names
 
-    def _serve(self, body: dict[str, Any]) -> None:
-        authorization = self.headers.get("Authorization") or ""
-        received, delivery = self.server.desk.take(self.path.partition("?")[0], body, authorization)
+    def _serve(self) -> None:
+        received, envelope = self._read()
+        delivery = self.server.desk.take(received, envelope)
         try:
             self._write(delivery)
         except (_HungUp, OSError, ValueError):  # ValueError: a write to a file already closed
@@ -132,10 +162,29 @@ class _Connection(BaseHTTPRequestHandler):
             self.close_connection = True
             reset(self.connection)
 
+    def _read(self) -> tuple[Received, Envelope]:
+        headers = self.headers
+        raw = self.rfile.read(int(headers.get("Content-Length") or 0))
+        path, _, query = self.path.partition("?")
+        content_type = headers.get("Content-Type") or ""
+        body = None
+        if raw and not content_type.startswith("multipart/"):
+            try:
+                body = json.loads(raw)
+            except ValueError:
+                body = None
+        authorization = headers.get("Authorization") or ""
+        received = Received(path, body if isinstance(body, dict) else {}, time.time())
+        received.method, received.key = self.command, authorization.removeprefix("Bearer ")[-4:]
+        return received, Envelope(authorization, content_type, query, raw)
+
     def _write(self, delivery: Delivery) -> None:
         self._pause(delivery.silence_s)
+        if not delivery.status:
+            return
         self.send_response(delivery.status)
-        self.send_header("Content-Type", delivery.content_type)
+        if delivery.content_type:
+            self.send_header("Content-Type", delivery.content_type)
         for name, value in delivery.headers.items():
             self.send_header(name, value)
         if delivery.is_stream:
@@ -146,7 +195,9 @@ class _Connection(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(length * 2 + 1 if delivery.end == "reset" else length))
         self.end_headers()
         for number, piece in enumerate(delivery.pieces):
-            if number:
+            if delivery.stall is not None and delivery.stall[0] == number:
+                self._pause(delivery.stall[1])
+            elif number:
                 self._pause(delivery.pause_s)
             self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece) if delivery.is_stream and piece else piece)
         if delivery.end == "reset":

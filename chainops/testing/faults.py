@@ -6,9 +6,23 @@ waits for nothing, so what a fault means can be read, and tested, without a serv
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field, replace
+import math
+import random
+from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import Literal
+
+from chainops.testing.delivery import Delivery, event
+from chainops.testing.edits import NonsenseKind, UsageKind, duplicated, finished, misreported, nonsense
+from chainops.testing.error_bodies import (
+    USUAL_DIALECTS,
+    USUAL_ERRORS,
+    Dialect,
+    RetryAfterAs,
+    error_body,
+    http_error,
+    retry_after,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,20 +31,32 @@ class Refuse:
 
 
 @dataclass(frozen=True, slots=True)
+class Reset:
+    """Read the request, then break the connection without a byte."""
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
-    """An HTTP error in OpenAI's JSON shape.
+    """An HTTP error, with the body that servers really send with it.
 
     Args:
         code: HTTP status, 400..599.
-        retry_after_s: Sent as `Retry-After`, in seconds.
-        message: None means what OpenAI says with this status.
+        retry_after_s: The wait it asks for, in seconds; None: no such header.
+        message: None means what is usual with this status or code.
         code_name: OpenAI's own code, such as "context_length_exceeded"; None means the usual one.
+        like: Whose shape the body has; None means the usual one: OpenAI's JSON, a proxy's HTML page for 413,
+            502 and 504, Anthropic's for 529.
+        retry_after_as: How the wait is told.
+        retry_after_growth: Each time this fault is played the wait is so many times longer than before.
     """
 
     code: int
     retry_after_s: float | None = None
     message: str | None = None
     code_name: str | None = None
+    like: Dialect | None = None
+    retry_after_as: RetryAfterAs = "seconds"
+    retry_after_growth: float = 1.0
 
     def __post_init__(self) -> None:
         if not 400 <= self.code <= 599:
@@ -45,6 +71,30 @@ class Hang:
 
 
 @dataclass(frozen=True, slots=True)
+class Slow:
+    """Answer properly after a while that differs from request to request: lognormal, as real latencies are.
+
+    Args:
+        p50_s: Half of the requests wait less than this before the first byte, in seconds.
+        p95_s: 19 of 20 wait less than this.
+        seed: Another seed, other waits. The wait depends on it and on the number of the request alone.
+    """
+
+    p50_s: float
+    p95_s: float
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.p50_s <= self.p95_s:
+            raise ValueError(f"Slow(p50_s={self.p50_s}, p95_s={self.p95_s}): 0 < p50_s <= p95_s is needed")
+
+    def seconds(self, number: int) -> float:
+        """The wait of the request with this number."""
+        sigma = math.log(self.p95_s / self.p50_s) / NormalDist().inv_cdf(0.95)
+        return self.p50_s * math.exp(random.Random(f"{self.seed} {number}").gauss(0, sigma))
+
+
+@dataclass(frozen=True, slots=True)
 class Drip:
     """Send the answer `step_bytes` at a time, `interval_s` seconds apart: each read succeeds, the whole never ends."""
 
@@ -52,7 +102,17 @@ class Drip:
     step_bytes: int = 1
 
 
-NonsenseKind = Literal["json", "broken_json", "no_choices", "html", "empty", "blank", "sse"]
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """Pause in the middle with the connection open: a stream after some chunks, anything else after half the body.
+
+    Args:
+        after_chunks: Chunks with text that come first. 0 is a slow first token: headers come at once.
+        seconds: Then the rest follows; None: never.
+    """
+
+    after_chunks: int = 2
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +122,8 @@ class Nonsense:
     Args:
         kind: "json" `{}`, "broken_json" a body that stops early, "no_choices" an empty list of choices,
             "html" a proxy's page, "empty" no byte at all, "blank" a well-formed answer without text,
-            "sse" a stream whose data is not JSON.
+            "sse" a stream whose data is not JSON, "wrong_type" the good answer under `text/plain`,
+            "error_200" an error object under status 200, as OpenRouter sends it.
     """
 
     kind: NonsenseKind = "json"
@@ -83,108 +144,147 @@ class Cut:
     how: Literal["reset", "end", "error"] = "reset"
 
 
-Fault = Refuse | Status | Hang | Drip | Nonsense | Cut
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """End properly, for a reason that is no good: "content_filter", or "length".
+
+    Args:
+        after_chunks: Chunks of the text (words) that are still said; None: all.
+    """
+
+    reason: str = "content_filter"
+    after_chunks: int | None = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
-    """What is sent: the bytes in order, and how they are sent.
+class Usage:
+    """A good answer whose token counts are absent, negative, zero, or doubled."""
 
-    `pieces` are written one by one, `pause_s` apart. `silence_s` passes before the first byte (inf: for
-    ever). `end`: "proper", "early" (on the wire like a proper one, but something is missing), or
-    "reset" by TCP.
+    kind: UsageKind = "absent"
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """Each chunk of a stream that has text comes twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Several faults of one answer, such as `Together((Slow(0.2, 0.9), Status(503)))`; applied in this order."""
+
+    faults: tuple[Fault, ...]
+
+
+Fault = (
+    Refuse | Reset | Status | Hang | Slow | Drip | Stall | Nonsense | Cut | Finish | Usage | Duplicate | Together
+)  # fmt: skip
+
+
+def plan_delivery(
+    good: Delivery, fault: Fault | None, *, number: int = 1, repeats: int = 0, at: float = 0.0
+) -> Delivery:
+    """What is sent in place of `good` under `fault`. `Refuse` never gets here: nobody connects.
+
+    Args:
+        number: Which request of the server this is, from 1.
+        repeats: How often this fault has been played before.
+        at: Unix time in seconds, for waits told as a date.
     """
-
-    status: int
-    content_type: str
-    pieces: tuple[bytes, ...]
-    headers: dict[str, str] = field(default_factory=dict)
-    is_stream: bool = False
-    silence_s: float = 0.0
-    pause_s: float = 0.0
-    end: Literal["proper", "early", "reset"] = "proper"
-
-
-def plan_delivery(good: Delivery, fault: Fault | None) -> Delivery:
-    """What is sent in place of `good` under `fault`. `Refuse` never gets here: nobody connects."""
     match fault:
         case None | Refuse():
             return good
+        case Reset():
+            return Delivery(0, "", (), end="reset")
         case Status():
-            return _error_delivery(fault)
+            return _error_delivery(fault, repeats, at)
+        case Together(faults):
+            for each in faults:
+                planned = plan_delivery(good, each, number=number, repeats=repeats, at=at)
+                good = replace(planned, silence_s=max(good.silence_s, planned.silence_s))
+            return good
         case Hang(seconds):
-            return replace(good, silence_s=float("inf") if seconds is None else seconds)
+            return replace(good, silence_s=math.inf if seconds is None else seconds)
+        case Slow():
+            return replace(good, silence_s=fault.seconds(number))
         case Drip(interval_s, step):
-            whole = b"".join(good.pieces)
-            pieces = tuple(whole[at : at + step] for at in range(0, len(whole), step))
-            return replace(good, pieces=pieces, pause_s=interval_s)
+            return replace(good, pieces=_in_steps(good, step), pause_s=interval_s)
         case Nonsense(kind):
-            return _nonsense(good, kind)
-        case Cut(after_chunks, how):
-            if not good.is_stream:
-                whole = b"".join(good.pieces)
-                return replace(good, pieces=(whole[: len(whole) // 2],), end="reset")
-            # One more than asked for, since the first piece only announces the role; never the last, `[DONE]`.
-            kept = good.pieces[: min(after_chunks + 1, len(good.pieces) - 1)]
-            if how == "error":
-                kept += (b"data: " + error_body(USUAL_ERRORS[500][2], kind="server_error", code=None) + b"\n\n",)
-            return replace(good, pieces=kept, end="reset" if how == "reset" else "early")
-
-
-USUAL_ERRORS: dict[int, tuple[str, str | None, str]] = {
-    400: ("invalid_request_error", None, "The request is invalid."),
-    401: ("invalid_request_error", "invalid_api_key", "Incorrect API key provided."),
-    403: ("invalid_request_error", "unsupported_country_region_territory", "You are not allowed to do that."),
-    404: ("invalid_request_error", "model_not_found", "The model does not exist or you do not have access to it."),
-    429: ("requests", "rate_limit_exceeded", "Rate limit reached for requests."),
-    500: ("server_error", None, "The server had an error while processing your request."),
-    503: ("service_unavailable_error", None, "The engine is currently overloaded, please try again later."),
-}
-"""Status to OpenAI's error type, code and message, as recorded from its API."""
-
-
-def _error_delivery(fault: Status) -> Delivery:
-    default = USUAL_ERRORS[500] if fault.code >= 500 else USUAL_ERRORS[400]
-    kind, code, message = USUAL_ERRORS.get(fault.code, default)
-    headers = {} if fault.retry_after_s is None else {"Retry-After": f"{fault.retry_after_s:g}"}
-    body = error_body(fault.message or message, kind=kind, code=fault.code_name or code)
-    return Delivery(fault.code, "application/json", (body,), headers)
-
-
-def error_body(message: str, *, kind: str, code: str | None, param: str | None = None) -> bytes:
-    """An error as OpenAI's API writes it."""
-    return json.dumps({"error": {"message": message, "type": kind, "param": param, "code": code}}).encode()
-
-
-_HTML = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body>" + b"<p>Please sign in.</p>" * 40 + b"</body>"
-
-
-def _nonsense(good: Delivery, kind: NonsenseKind) -> Delivery:
-    def instead(body: bytes, content_type: str = "application/json", *, is_stream: bool = False) -> Delivery:
-        return Delivery(200, content_type, (body,), is_stream=is_stream)
-
-    def event(data: bytes) -> bytes:
-        return b"data: " + data + b"\n\n" if good.is_stream else data
-
-    done = b"data: [DONE]\n\n" if good.is_stream else b""
-    match kind:
-        case "html":
-            return instead(_HTML, "text/html; charset=utf-8")
-        case "empty":
-            return instead(b"", good.content_type, is_stream=good.is_stream)
-        case "broken_json" if not good.is_stream:
-            return instead(b'{"id": "chatcmpl-1", "object": "chat.completion", "choices": [{"index": 0, "mess')
-        case "broken_json" | "sse":
-            body = b'data: {"id": "chatcmpl-1", "choices": [{"in\n\n'
-            return instead(body, "text/event-stream", is_stream=True)
-        case "no_choices":
-            body = b'{"id": "chatcmpl-1", "object": "chat.completion", "choices": []}'
-        case "blank":
-            word = b"delta" if good.is_stream else b"message"
-            head = (
-                b'{"id": "chatcmpl-1", "object": "chat.completion", "choices": [{"index": 0, "finish_reason": "stop", "'
-            )
-            body = head + word + b'": {"role": "assistant", "content": ""}}]}'
+            return nonsense(good, kind)
+        case Stall() | Cut():
+            return _interrupted(good, fault)
         case _:
-            body = b"{}"
-    return instead(event(body) + done, good.content_type, is_stream=good.is_stream)
+            # What changes the answer itself needs one: a rejected request stays rejected.
+            return _changed(good, fault) if good.status == 200 and _is_chat(good) else good
+
+
+def _is_chat(good: Delivery) -> bool:
+    return good.is_stream or b'"choices"' in good.pieces[0]
+
+
+def _changed(good: Delivery, fault: Finish | Usage | Duplicate) -> Delivery:
+    match fault:
+        case Finish(reason, after_chunks):
+            return finished(good, reason, after_chunks)
+        case Usage(kind):
+            return misreported(good, kind)
+        case Duplicate():
+            return duplicated(good)
+
+
+def _interrupted(good: Delivery, fault: Stall | Cut) -> Delivery:
+    if not good.is_stream:
+        whole = b"".join(good.pieces)
+        half = len(whole) // 2
+        if isinstance(fault, Cut):
+            return replace(good, pieces=(whole[:half],), end="reset")
+        return replace(good, pieces=(whole[:half], whole[half:]), stall=(1, _for_ever(fault.seconds)))
+    # One more than asked for, since the first piece only announces the role; never the last, `[DONE]`.
+    count = min(fault.after_chunks + 1, len(good.pieces) - 1)
+    if isinstance(fault, Stall):
+        return replace(good, stall=(count, _for_ever(fault.seconds)))
+    kept = good.pieces[:count]
+    if fault.how == "error":
+        failed = {"message": USUAL_ERRORS[500][2], "type": "server_error", "param": None, "code": None}
+        kept += (event({"error": failed}),)
+    return replace(good, pieces=kept, end="reset" if fault.how == "reset" else "early")
+
+
+def _for_ever(seconds: float | None) -> float:
+    return math.inf if seconds is None else seconds
+
+
+def _in_steps(good: Delivery, step: int) -> tuple[bytes, ...]:
+    whole = b"".join(good.pieces)
+    return tuple(whole[at : at + step] for at in range(0, len(whole), step))
+
+
+def _error_delivery(fault: Status, repeats: int, at: float) -> Delivery:
+    is_told = fault.message is not None or fault.code_name is not None
+    dialect = fault.like or ("openai" if is_told else USUAL_DIALECTS.get(fault.code, "openai"))
+    content_type, body = http_error(fault.code, dialect, fault.code_name, fault.message)
+    headers: dict[str, str] = {}
+    if fault.retry_after_s is not None:
+        wait_s = fault.retry_after_s * fault.retry_after_growth**repeats
+        headers = retry_after(wait_s, fault.retry_after_as, at=at)
+    return Delivery(fault.code, content_type, (body,), headers)
+
+
+__all__ = [
+    "Cut",
+    "Delivery",
+    "Drip",
+    "Duplicate",
+    "Fault",
+    "Finish",
+    "Hang",
+    "Nonsense",
+    "Refuse",
+    "Reset",
+    "Slow",
+    "Stall",
+    "Status",
+    "Together",
+    "Usage",
+    "error_body",
+    "plan_delivery",
+]

@@ -1,7 +1,8 @@
 """A small OpenAI-compatible server on this machine, which fails on demand.
 
-One path for every request: it is recorded, the fault of the moment is decided, the delivery is
-planned (`faults.plan_delivery`), and one writer sends it.
+One path for every request: it is recorded, the fault of the moment is decided (`script`), the good
+reply is made (`replies`, `batches`) within the key's limits (`limits`), the delivery is planned
+(`faults.plan_delivery`), and one writer sends it (`connection`).
 """
 
 from __future__ import annotations
@@ -11,48 +12,45 @@ import json
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from chainops.testing.connection import Ending, Listener, Received, reset
-from chainops.testing.faults import Delivery, Fault, Refuse, Status, error_body, plan_delivery
-from chainops.testing.wire import (
-    Message,
-    chat_delivery,
-    count_tokens,
-    embeddings_delivery,
-    hashed_vector,
-    text_of,
-)
-
-Answerer = Callable[[list[Message]], str | Message]
-"""From the request's messages to the answer's text, or to a whole assistant message (with "tool_calls", say)."""
-
-Embedder = Callable[[list[str]], Sequence[Sequence[float]]]
-"""From n texts to n vectors."""
-
-
-def echo(messages: list[Message]) -> str:
-    """The last thing said by the user, or by anybody."""
-    spoken = [message for message in messages if message.get("role") == "user"] or messages
-    return text_of(spoken[-1]) if spoken else ""
+from chainops.core.clock import Clock
+from chainops.testing.batches import Answered, Batches, BatchRequest, End
+from chainops.testing.connection import Ending, Envelope, Listener, Received, bound_socket, reset
+from chainops.testing.delivery import Delivery
+from chainops.testing.error_bodies import retry_after
+from chainops.testing.faults import Fault, Refuse, Reset, Status, plan_delivery
+from chainops.testing.limits import Limiter, Limits, Tally
+from chainops.testing.replies import NOTHING, Answerer, Embedder, Replies, asked_tokens, echo, rejection
+from chainops.testing.script import Rule, Segment, When, always, in_turn, where
+from chainops.testing.wire import uploaded
 
 
 class ModelServer:
-    """An OpenAI-compatible server: chat (plain and streamed), embeddings, the list of models.
+    """An OpenAI-compatible server: chat (plain and streamed), embeddings, the list of models, files and batches.
 
         with ModelServer("Forty-two.") as server:
             model = ChatOpenAI(model="test", base_url=server.url, api_key="none", max_retries=0)
             server.fail(Status(503), times=1)
+            server.rule(lambda request: request.model == "small", Hang())
+            server.script([(20, None), (30, Status(503)), (10, sometimes(0.5, Cut()))])
 
     Args:
         answer: What every chat is answered with: a text, or a function of the messages. By default
             the last user message. An exception it raises is answered with status 500.
         models: Names that exist; others get 404. Empty: every name exists.
-        key: Where given, requests need `Authorization: Bearer KEY`; others get 401.
+        key, keys: Where given, requests need `Authorization: Bearer KEY` with one of them; others get 401.
+        limits: What each key may do in a minute; more gets 429, with the headers that OpenAI sends. See `tally`.
         chunk_delay_s: Pause between the chunks of a stream, in seconds.
         embed: Real vectors, where hashed ones will not do.
+        batch_delay_s: From the submission of a batch to its end; None: until `finish_batches` is called.
+        state_dir: Where files and batches are kept, so that another server finds them; None: in memory.
+        clock: Measures limits and batches; by default the machine's.
 
     It listens on 127.0.0.1 at a port the system chooses, from `__enter__` to `__exit__`, or from
     `start()` to `close()`. `requests` holds what came, in order.
@@ -64,26 +62,32 @@ class ModelServer:
         *,
         models: Sequence[str] = (),
         key: str | None = None,
+        keys: Sequence[str] = (),
+        limits: Limits | None = None,
         chunk_delay_s: float = 0.0,
         embed: Embedder | None = None,
+        batch_delay_s: float | None = 0.0,
+        state_dir: Path | None = None,
+        clock: Clock | None = None,
     ) -> None:
-        self.models = tuple(models)
-        self.chunk_delay_s = chunk_delay_s
         self.requests: list[Received] = []
-        self._answer: Answerer = (lambda _: answer) if isinstance(answer, str) else answer
-        self._embed = embed
-        self._key = key
-        self._fault: Fault | None = None
-        self._times: int | None = None
-        self._changed = threading.Condition()
         self.closing = threading.Event()
+        self._replies = Replies(answer, tuple(models), embed, chunk_delay_s)
+        self._keys = (*keys, key) if key is not None else tuple(keys)
+        self._clock = clock or Clock()
+        self._limiter = Limiter(limits, self._clock)
+        self._batches = Batches(self._answer_line, clock=self._clock, delay_s=batch_delay_s, folder=state_dir)
+        self._rules: list[Rule] = []
+        self._line_rules: list[Rule] = []
+        self._played: Counter[Fault] = Counter()
+        self._changed = threading.Condition()
         self._connections: set[socket.socket] = set()
         self._listener: Listener | None = None
         self._placeholder: socket.socket | None = None
         self._port = 0
 
     def __repr__(self) -> str:
-        return f"ModelServer(url={self.url!r}, fault={self._fault!r}, requests={len(self.requests)})"
+        return f"ModelServer(url={self.url!r}, rules={len(self._rules)}, requests={len(self.requests)})"
 
     @property
     def url(self) -> str:
@@ -110,30 +114,167 @@ class ModelServer:
     ) -> None:
         self.close()
 
-    def fail(self, fault: Fault, *, times: int | None = None) -> None:
-        """From the next request on, fail like this: `times` requests, or until `heal()`. Replaces the fault before."""
+    # What goes wrong
+
+    def fail(self, fault: Fault | Rule, *, times: int | None = None) -> None:
+        """From the next request on, fail like this, `times` requests or until `heal()`; what was said before ends."""
         if isinstance(fault, Refuse) and times is not None:
             raise ValueError(f"fail(Refuse(), times={times}): refused connections cannot be counted; call heal()")
         self.heal()
-        with self._changed:
-            self._fault, self._times = fault, times
-        if isinstance(fault, Refuse):
-            self._stop_listening()
-            # Bound but not listening: the port stays ours, and whoever connects is refused.
-            self._placeholder = _bound_socket(self._port)
+        if not isinstance(fault, Refuse):
+            self._add(always(fault, times=times))
+            return
+        self._stop_listening()
+        self._placeholder = bound_socket(self._port)
+
+    def rule(self, when: When, fault: Fault | Rule) -> None:
+        """Fail the requests that `when` says yes to. Joins what was said before; the first that applies is played."""
+        self._add(where(when, fault))
+
+    def script(self, segments: Sequence[Segment], *, clock: Clock | None = None) -> None:
+        """Play faults one after the other, then answer properly. Replaces what was said before.
+
+        Args:
+            segments: Such as `[(20, None), (30, Status(503)), (10, sometimes(0.3, Cut()))]`.
+            clock: Amounts are seconds on this clock, from now on; without one they are numbers of requests.
+        """
+        played = in_turn(segments, clock)
+        self.heal()
+        self._add(played)
 
     def heal(self) -> None:
         """Answer properly from the next request on. What hangs or drips by now goes on doing so."""
         with self._changed:
-            self._fault = self._times = None
+            self._rules.clear()
+            self._line_rules.clear()
+            self._played.clear()
         if self._placeholder is not None:
             self._listen()
             self._release_port()
+
+    def fail_lines(self, when: Callable[[str], bool], fault: Status) -> None:
+        """Fail the lines of batches whose custom id `when` says yes to; until `heal()`."""
+        with self._changed:
+            self._line_rules.append(where(lambda line: when(line.body["custom_id"]), fault))
+
+    def finish_batches(self, batch_id: str | None = None, *, end: End = "completed", share: float = 1.0) -> None:
+        """End one batch, or all open ones, now; `share` of the lines (the first) are answered before it ends."""
+        self._batches.finish(batch_id, end, share)
+
+    # What came
+
+    def calls(
+        self,
+        *,
+        model: str | None = None,
+        path: str | None = None,
+        key: str | None = None,
+        status: int | None = None,
+        state: str | None = None,
+    ) -> list[Received]:
+        """The requests so far, in order; those that have all the values given. Of a key the end will do."""
+        with self._changed:
+            found = list(self.requests)
+        given = {"model": model, "path": path, "status": status, "state": state}
+        if key is not None:
+            given["key"] = key[-4:]
+        return [r for r in found if all(v is None or getattr(r, name) == v for name, v in given.items())]
+
+    @property
+    def tally(self) -> dict[str, Tally]:
+        """The last four characters of each key to what its limits let in and refused."""
+        return self._limiter.tallies()
 
     def wait_idle(self, timeout_s: float = 5.0) -> bool:
         """Wait until no request is open, so that every `state` is final. False when time ran out first."""
         with self._changed:
             return self._changed.wait_for(lambda: all(r.state != "open" for r in self.requests), timeout_s)
+
+    # Called by connections
+
+    def take(self, received: Received, envelope: Envelope) -> Delivery:
+        """Called with each request: write it down, decide its fault, plan what is sent."""
+        with self._changed:
+            self.requests.append(received)
+            received.number = len(self.requests)
+            try:
+                received.fault = fault = self._fault_of(received)
+            except Exception as error:  # noqa: BLE001 - rules are anyone's; a server reports, it does not die
+                received.status = 500
+                return rejection(500, f"a rule raised {error!r}", "rule_failed")
+            repeats = self._played[fault] if fault is not None else 0
+            if fault is not None:
+                self._played[fault] += 1
+        is_needed = not isinstance(fault, Status | Reset)  # an error does not run the answer function
+        good = self._reply(received, envelope) if is_needed else NOTHING
+        delivery = plan_delivery(good, fault, number=received.number, repeats=repeats, at=received.at)
+        received.status = delivery.status
+        return delivery
+
+    def settle(self, received: Received, ending: Ending) -> None:
+        """Called when a request is over."""
+        if received.is_accepted:
+            self._limiter.release(received.key)
+        with self._changed:
+            received.state, received.ended = ending, time.time()
+            self._changed.notify_all()
+
+    def opened(self, connection: socket.socket) -> None:
+        """Called with each new connection."""
+        with self._changed:
+            self._connections.add(connection)
+
+    def closed(self, connection: socket.socket) -> None:
+        """Called when a connection ends."""
+        with self._changed:
+            self._connections.discard(connection)
+            self._changed.notify_all()
+
+    # Inside
+
+    def _add(self, rule: Rule) -> None:
+        with self._changed:
+            self._rules.append(rule)
+
+    def _fault_of(self, received: Received) -> Fault | None:
+        return next((fault for rule in self._rules if (fault := rule(received)) is not None), None)
+
+    def _reply(self, received: Received, envelope: Envelope) -> Delivery:
+        """What a healthy server would say to a good request, or to a bad one."""
+        if not self._is_known(envelope.authorization):
+            return plan_delivery(NOTHING, Status(401))
+        if received.path.startswith(("/v1/files", "/v1/batches")):
+            upload = uploaded(envelope.content_type, envelope.raw)
+            return self._batches.serve(received.method, received.path, envelope.query, received.body, upload)
+        if received.path == "/v1/models":
+            return self._replies.listing()
+        problem = self._replies.problem(received)
+        return self._within_limits(received) if problem is None else problem
+
+    def _is_known(self, authorization: str) -> bool:
+        # Every key is compared: the time taken tells nothing.
+        known = [hmac.compare_digest(authorization.encode(), f"Bearer {key}".encode()) for key in self._keys]
+        return not known or any(known)
+
+    def _within_limits(self, received: Received) -> Delivery:
+        refusal = self._limiter.admit(received.key, asked_tokens(received))
+        if refusal is not None:
+            refused = rejection(429, refusal.message, "rate_limit_exceeded", kind=refusal.kind)
+            headers = retry_after(refusal.wait_s, "both", at=received.at)
+            return replace(refused, headers=headers | self._limiter.headers(received.key))
+        received.is_accepted = True
+        good = self._replies.answer(received)
+        used = received.usage["total_tokens"] if received.usage else 0
+        return replace(good, headers=self._limiter.charge(received.key, used))
+
+    def _answer_line(self, endpoint: str, request: BatchRequest) -> Answered:
+        """Answer one line of a batch; limits and the faults of ordinary requests do not apply to it."""
+        line = Received(endpoint, request.body, time.time(), number=len(self.requests))
+        asked = Received(endpoint, {"custom_id": request.custom_id}, line.at)
+        fault = next((f for rule in self._line_rules if (f := rule(asked)) is not None), None)
+        good = self._replies.problem(line) or self._replies.answer(line)
+        sent = plan_delivery(good, fault, at=line.at)
+        return sent.status, json.loads(b"".join(sent.pieces))
 
     def _listen(self) -> None:
         self._listener = Listener(self, self._port)
@@ -157,86 +298,3 @@ class ModelServer:
         if self._placeholder is not None:
             self._placeholder.close()
             self._placeholder = None
-
-    def take(self, path: str, body: dict[str, Any], authorization: str) -> tuple[Received, Delivery]:
-        """Called with each request: write it down, decide its fault, plan what is sent."""
-        with self._changed:
-            received = Received(path, body, time.time(), self._fault)
-            self.requests.append(received)
-            if self._times is not None:
-                self._times -= 1
-                if self._times <= 0:
-                    self._fault = self._times = None
-        is_needed = not isinstance(received.fault, Status)  # an error does not run the answer function
-        good = self._reply(received, authorization) if is_needed else _NOTHING
-        return received, plan_delivery(good, received.fault)
-
-    def settle(self, received: Received, ending: Ending) -> None:
-        """Called when a request is over."""
-        with self._changed:
-            received.state = ending
-            self._changed.notify_all()
-
-    def opened(self, connection: socket.socket) -> None:
-        """Called with each new connection."""
-        with self._changed:
-            self._connections.add(connection)
-
-    def closed(self, connection: socket.socket) -> None:
-        """Called when a connection ends."""
-        with self._changed:
-            self._connections.discard(connection)
-            self._changed.notify_all()
-
-    def _reply(self, received: Received, authorization: str) -> Delivery:
-        """The good answer to a request, or the error a real server would give to a bad one."""
-        body = received.body
-        if self._key is not None and not hmac.compare_digest(authorization, f"Bearer {self._key}"):
-            return plan_delivery(_NOTHING, Status(401))
-        if received.path == "/v1/models":
-            names = [{"id": name, "object": "model", "created": 0, "owned_by": "chainops"} for name in self.models]
-            return Delivery(200, "application/json", (json.dumps({"object": "list", "data": names}).encode(),))
-        field = {"/v1/chat/completions": "messages", "/v1/embeddings": "input"}.get(received.path)
-        if field is None:
-            return _rejection(404, f"Unknown request URL: {received.path}.", "unknown_url")
-        if not isinstance(body.get("model"), str):
-            return _rejection(400, "you must provide a model parameter", None, param="model")
-        if self.models and received.model not in self.models:
-            return _rejection(404, f"The model `{received.model}` does not exist.", "model_not_found")
-        if not body.get(field) or not isinstance(body[field], list if field == "messages" else list | str):
-            return _rejection(400, f"Missing required parameter: '{field}'.", "missing_required_parameter", param=field)
-        try:
-            return self._embeddings(body) if field == "input" else self._chat(received)
-        except Exception as error:  # noqa: BLE001 - the answer function is anyone's; a server reports, it does not die
-            return _rejection(500, f"the answer function raised {error!r}", "answer_failed")
-
-    def _chat(self, received: Received) -> Delivery:
-        answer = self._answer(received.body["messages"])
-        reply: Message = {"content": answer} if isinstance(answer, str) else answer
-        number = len(self.requests)
-        return chat_delivery(received.body, reply, number=number, at=received.at, chunk_delay_s=self.chunk_delay_s)
-
-    def _embeddings(self, body: dict[str, Any]) -> Delivery:
-        given = body["input"]
-        # Clients that tokenize first send lists of token numbers; those are words like any other here.
-        if isinstance(given, str) or isinstance(given[0], int):
-            given = [given]
-        texts = [item if isinstance(item, str) else " ".join(map(str, item)) for item in given]
-        dimensions = int(body.get("dimensions") or 64)
-        vectors = self._embed(texts) if self._embed else [hashed_vector(t, dimensions=dimensions) for t in texts]
-        return embeddings_delivery(body, vectors, sum(map(count_tokens, texts)))
-
-
-_NOTHING = Delivery(200, "application/json", ())
-
-
-def _rejection(status: int, message: str, code: str | None, *, param: str | None = None) -> Delivery:
-    kind = "server_error" if status >= 500 else "invalid_request_error"
-    return Delivery(status, "application/json", (error_body(message, kind=kind, code=code, param=param),))
-
-
-def _bound_socket(port: int) -> socket.socket:
-    bound = socket.socket()
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    bound.bind(("127.0.0.1", port))
-    return bound

@@ -1,4 +1,4 @@
-"""OpenAI's chat and embedding formats, as JSON bodies and as event streams. Pure functions."""
+"""OpenAI's formats: chat and embeddings as JSON bodies and as event streams, files as forms. Pure functions."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import math
 import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from chainops.testing.faults import Delivery
+from chainops.testing.delivery import Delivery
 
 Message = dict[str, Any]
 """A chat message as it goes over the wire: "role", "content", perhaps "tool_calls"."""
@@ -121,3 +122,30 @@ def hashed_vector(text: str, *, dimensions: int = 64) -> list[float]:
         vector[int.from_bytes(digest[:4], "little") % dimensions] += 1.0 if digest[4] & 1 else -1.0
     length = math.sqrt(sum(value * value for value in vector))
     return [value / length for value in vector] if length else [1.0] + [0.0] * (dimensions - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file as a form brought it."""
+
+    filename: str
+    purpose: str
+    content: bytes
+
+
+def uploaded(content_type: str, raw: bytes) -> Upload | None:
+    """Read a `multipart/form-data` body; None when it holds no file."""
+    boundary = re.search(r'boundary="?([^";]+)', content_type)
+    if boundary is None:
+        return None
+    fields: dict[str, bytes] = {}
+    filename = ""
+    for part in (b"\r\n" + raw).split(b"\r\n--" + boundary[1].encode())[1:-1]:
+        head, _, body = part.partition(b"\r\n\r\n")
+        if name := re.search(rb'\bname="([^"]*)"', head):
+            fields[name[1].decode()] = body
+        if named := re.search(rb'filename="([^"]*)"', head):
+            filename = named[1].decode()
+    if "file" not in fields:
+        return None
+    return Upload(filename or "upload", fields.get("purpose", b"").decode(), fields["file"])

@@ -2,7 +2,23 @@ import json
 
 import pytest
 
-from chainops.testing.faults import Cut, Delivery, Drip, Hang, Nonsense, Refuse, Status, plan_delivery
+from chainops.testing.delivery import Delivery
+from chainops.testing.faults import (
+    Cut,
+    Drip,
+    Duplicate,
+    Finish,
+    Hang,
+    Nonsense,
+    Refuse,
+    Reset,
+    Slow,
+    Stall,
+    Status,
+    Together,
+    Usage,
+    plan_delivery,
+)
 
 PLAIN = Delivery(200, "application/json", (b'{"answer": 42}',))
 STREAM = Delivery(
@@ -88,3 +104,52 @@ def test_faults_are_values():
     assert Status(500) == Status(500)
     with pytest.raises(AttributeError):
         Status(500).code = 501
+
+
+def test_waits_are_lognormal_and_the_same_for_the_same_request():
+    slow = Slow(0.2, 0.9, seed=3)
+    waits = sorted(slow.seconds(number) for number in range(4000))
+    assert waits[2000] == pytest.approx(0.2, rel=0.08)
+    assert waits[3800] == pytest.approx(0.9, rel=0.12)
+    assert plan_delivery(PLAIN, slow, number=7).silence_s == slow.seconds(7) != Slow(0.2, 0.9, seed=4).seconds(7)
+    with pytest.raises(ValueError, match="p50_s"):
+        Slow(2, 1)
+
+
+def test_a_stall_has_all_its_bytes_and_a_place_where_they_stop():
+    sent = plan_delivery(STREAM, Stall(after_chunks=1))
+    assert (sent.pieces, sent.stall) == (STREAM.pieces, (2, float("inf")))
+    assert plan_delivery(PLAIN, Stall(seconds=3)).stall == (1, 3)
+    assert b"".join(plan_delivery(PLAIN, Stall()).pieces) == PLAIN.pieces[0]
+
+
+def test_a_reset_sends_nothing():
+    sent = plan_delivery(STREAM, Reset())
+    assert (sent.status, sent.pieces, sent.end) == (0, (), "reset")
+
+
+@pytest.mark.parametrize(
+    ("status", "content_type"),
+    [(502, "text/html"), (413, "text/html"), (503, "application/json"), (529, "application/json")],
+)
+def test_a_status_has_the_body_it_usually_has(status, content_type):
+    assert plan_delivery(PLAIN, Status(status)).content_type == content_type
+    assert b'"type": "error"' in plan_delivery(PLAIN, Status(529)).pieces[0]
+
+
+def test_the_wait_told_grows_from_failure_to_failure():
+    fault = Status(429, retry_after_s=2, retry_after_growth=1.5)
+    assert [plan_delivery(PLAIN, fault, repeats=n).headers["Retry-After"] for n in range(3)] == ["2", "3", "4.5"]
+    dated = plan_delivery(PLAIN, Status(503, retry_after_s=1.2, retry_after_as="date"), at=1_700_000_000.0)
+    assert dated.headers == {"Retry-After": "Tue, 14 Nov 2023 22:13:22 GMT"}
+
+
+@pytest.mark.parametrize("fault", [Finish(), Usage(), Duplicate()])
+def test_what_changes_an_answer_leaves_an_error_alone(fault):
+    error = plan_delivery(PLAIN, Status(400))
+    assert plan_delivery(error, fault) is error
+
+
+def test_several_faults_are_played_together():
+    sent = plan_delivery(PLAIN, Together((Hang(2), Status(503))))
+    assert (sent.status, sent.silence_s) == (503, 2)

@@ -4,7 +4,9 @@ import threading
 import httpx
 import pytest
 
-from chainops.testing import Cut, Drip, Hang, ModelServer, Nonsense, Refuse, Status
+from chainops.testing import Cut, Drip, Hang, ManualClock, ModelServer, Nonsense, Refuse, Status
+from chainops.testing.faults import Reset
+from chainops.testing.script import sometimes
 
 ASKED = {
     "model": "m",
@@ -267,3 +269,67 @@ def test_it_starts_again_after_it_was_closed(client):
         with server:
             assert said(chat(client, server)) == "again"
     assert len(server.requests) == 2
+
+
+def test_rules_look_at_the_request_and_the_first_that_applies_is_played(server, client):
+    server.rule(lambda r: r.model == "small", Status(503))
+    server.rule(lambda r: r.is_stream, Status(500))
+    assert chat(client, server).status_code == 200
+    assert chat(client, server, model="small", stream=True).status_code == 503
+    assert chat(client, server, stream=True).status_code == 500
+    server.heal()
+    assert chat(client, server, model="small").status_code == 200
+
+
+def test_a_rule_that_raises_is_a_server_error_and_the_server_lives_on(server, client):
+    server.rule(lambda r: r.body["nothing"], Status(503))
+    assert "KeyError" in chat(client, server).json()["error"]["message"]
+    server.heal()
+    assert chat(client, server).status_code == 200
+
+
+def test_an_outage_is_played_by_requests(server, client):
+    server.script([(2, None), (3, Status(503)), (1, sometimes(1.0, Status(429)))])
+    statuses = [chat(client, server).status_code for _ in range(8)]
+    assert statuses == [200, 200, 503, 503, 503, 429, 200, 200]
+    assert [request.status for request in server.requests] == statuses
+
+
+def test_an_outage_is_played_by_the_clock(server, client):
+    clock = ManualClock()
+    server.script([(20, None), (30, Status(503))], clock=clock)
+    statuses = []
+    for _ in range(6):
+        statuses.append(chat(client, server).status_code)
+        clock.advance(10)
+    assert statuses == [200, 200, 503, 503, 503, 200]
+
+
+def test_a_reset_breaks_the_connection_without_a_byte(server, client):
+    server.fail(Reset(), times=1)
+    with pytest.raises((httpx.ReadError, httpx.RemoteProtocolError)):
+        chat(client, server)
+    assert chat(client, server).status_code == 200
+    assert [(r.status, r.state) for r in server.requests] == [(0, "cut"), (200, "finished")]
+
+
+def test_requests_are_found_by_what_they_asked_and_how_they_ended(server, client):
+    chat(client, server, model="a")
+    server.fail(Status(503), times=1)
+    chat(client, server, model="b")
+    chat(client, server, model="b")
+    assert server.wait_idle()
+    assert [r.number for r in server.calls(model="b")] == [2, 3]
+    assert [r.number for r in server.calls(model="b", status=200, state="finished")] == [3]
+    first, failed, _ = server.requests
+    assert first.usage == {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+    assert failed.usage is None
+    assert first.at <= first.ended
+
+
+def test_of_several_keys_each_opens_and_only_its_end_is_kept(client):
+    with ModelServer(keys=["sk-first-aaaa", "sk-second-bbbb"]) as server:
+        for key in ("sk-first-aaaa", "sk-second-bbbb", "sk-third-cccc"):
+            client.post(f"{server.url}/chat/completions", json=ASKED, headers={"Authorization": f"Bearer {key}"})
+        assert [(r.key, r.status) for r in server.requests] == [("aaaa", 200), ("bbbb", 200), ("cccc", 401)]
+        assert "sk-" not in repr(server) + repr(server.requests)
