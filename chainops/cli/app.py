@@ -13,6 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
+from chainops.cli import running
+
 app = typer.Typer(
     name="chainops",
     help="Declare a LangChain chain once: run it in a notebook, evaluate it, serve it.",
@@ -176,6 +178,24 @@ def serve(
     from chainops.serve.app import run
 
     run(chains, host=host, port=port)
+
+
+app.command("run")(running.run)
+
+
+@app.command()
+def spend(
+    chain: ChainPath,
+    by: Annotated[
+        str, typer.Option(help="user, tenant, feature, model, day, chain, purpose, outcome or key_name.")
+    ] = "user",
+    since: Annotated[str | None, typer.Option(help="Only the last 12h, 7d, 4w.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What a chain has spent, and on whom."""
+    from chainops.cli import spending
+
+    spending.spend(chain, by=by, since=since, as_json=as_json)
 
 
 @prompts.command("push")

@@ -11,7 +11,6 @@ import json
 import os
 import secrets
 import struct
-import sys
 import time
 import weakref
 from collections.abc import Callable, Iterable
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 from chainops.core.errors import StoreCorrupted, StoreUnavailable
 from chainops.stores.failures import WRITABLE
 from chainops.stores.index_file import IndexStale, replacing, sync_folder, writing_to
+from chainops.stores.locks import locked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,7 +76,7 @@ class Folder:
             with writing_to(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
                 handle = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-            if not _is_locked(handle):
+            if not locked(handle):
                 os.close(handle)
                 return False
             self._lock = handle
@@ -284,22 +284,6 @@ def _mapped(file: BinaryIO, head: dict[str, Any], head_start: int) -> Snapshot:
         keys=part("<i8", dead_start - 8 * count, count),
         rows=part("<f4", len(_MAGIC), count, dimensions),
     )
-
-
-def _is_locked(handle: int) -> bool:
-    """Whether this process now holds the file's lock, which ends with the process, however that ends."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 _claimed: weakref.WeakSet[Folder] = weakref.WeakSet()
