@@ -19,11 +19,11 @@ from chainops.core.errors import ChainopsError
 FRESH_S = 60.0
 """Older ones are still used, and then read again behind: another process may have found that an entry has the same
 answer as another. Until that is heard the two count as different, which errs on the cautious side."""
-HELD_BYTES = 64 * 2**20
-"""Of all scopes of a cache together, estimated: some 80,000 entries with questions of ten words."""
+HELD_BYTES = 96 * 2**20
+"""Of all scopes of a cache together, estimated: some 120,000 entries with questions of ten words."""
 _EACH_BYTES = 750
-"""What an outline takes beside its question's text, its content words included: 580 measured without them, and 8 for each
-word, whose texts are shared."""
+"""What an outline takes beside its question's text: 580 measured, and 8 for each content word, whose texts are
+shared."""
 _BATCH = 250
 _PAUSE_S = 0.005
 """Between batches that are read ahead: a request waits for a batch's share of Python's global lock at most."""

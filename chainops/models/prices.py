@@ -49,15 +49,18 @@ def cost_usd(
 
     Args:
         model: "provider:name", or "extractive", which costs nothing.
-        usage: LangChain's `usage_metadata`: `input_tokens` includes those read from a cache.
+        usage: LangChain's `usage_metadata`: `input_tokens` includes those read from a cache and written to one,
+            `output_tokens` those of reasoning. Of the details, `cache_read`, `cache_creation` (and Anthropic's two
+            durations of it), `reasoning`, `audio`, `image` and `video` have prices of their own where the table
+            knows them; what a LangChain package does not tell costs what text costs.
         price: Overrides the table.
         at: When the call was made, since prices change; None: now. Without a time zone: UTC.
         base_url: Where an `openai:` model was called, if not at OpenAI: an equal name on another server has
             another price.
 
     Source:
-        `genai_prices`, data bundled with the installed version. Batch and other special tiers are not
-        told apart, except OpenAI's "flex" and "priority", whose cost is "unknown".
+        `genai_prices`, data bundled with the installed version, with its steps for long inputs. Batch and other special
+        tiers are not told apart, except OpenAI's "flex" and "priority", whose cost is "unknown".
     """
     if model == EXTRACTIVE:
         return Cost(0.0, "runs here")
@@ -100,20 +103,12 @@ def _from_table(model: str, usage: Mapping[str, Any], at: datetime | None, base_
     provider = PROVIDERS.get(word)
     if provider is None or provider.prices is None:
         return Cost(None, f"unknown: no prices for {word!r}; give the model a price")
-    read, written = usage.get("input_token_details") or {}, usage.get("output_token_details") or {}
-    counts = {
-        "input_tokens": usage["input_tokens"],
-        "output_tokens": usage["output_tokens"],
-        "cache_read_tokens": read.get("cache_read"),
-        "cache_write_tokens": read.get("cache_creation"),
-        "input_audio_tokens": read.get("audio"),
-        "output_audio_tokens": written.get("audio"),
-    }
+    counts = _counted(usage)
     when = at if at is None or at.tzinfo else at.replace(tzinfo=UTC)
     place = {"provider_api_url": base_url} if base_url else {"provider_id": provider.prices}
     try:
         found = genai_prices.calc_price(
-            genai_prices.Usage(**{key: value for key, value in counts.items() if value}),
+            genai_prices.Usage(**counts),
             name,
             genai_request_timestamp=when,
             **place,
@@ -126,3 +121,23 @@ def _from_table(model: str, usage: Mapping[str, Any], at: datetime | None, base_
     return Cost(
         float(found.total_price), f"genai-prices {genai_prices.__version__}: {found.provider.id}/{found.model.id}"
     )
+
+
+def _counted(usage: Mapping[str, Any]) -> dict[str, int]:
+    """LangChain's counts by the names of the price table. Parts are contained in their wholes in both."""
+    read, written = usage.get("input_token_details") or {}, usage.get("output_token_details") or {}
+    # langchain-anthropic tells what it wrote into a cache either in all, or by how long it is kept.
+    five_minutes, an_hour = read.get("ephemeral_5m_input_tokens") or 0, read.get("ephemeral_1h_input_tokens") or 0
+    counts = {
+        "input_tokens": usage["input_tokens"],
+        "output_tokens": usage["output_tokens"],
+        "cache_read_tokens": read.get("cache_read"),
+        "cache_write_tokens": (read.get("cache_creation") or 0) + five_minutes + an_hour,
+        "cache_write_5m_tokens": five_minutes,
+        "cache_write_1h_tokens": an_hour,
+        "output_reasoning_tokens": written.get("reasoning"),
+    }
+    for kind in ("audio", "image", "video"):
+        counts[f"input_{kind}_tokens"] = read.get(kind)
+        counts[f"output_{kind}_tokens"] = written.get(kind)
+    return {name: int(count) for name, count in counts.items() if count}

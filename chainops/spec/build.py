@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.runnables import Runnable
 
+from chainops.core.component import Component
 from chainops.core.lazy import Lazy
 from chainops.core.settings import home
 from chainops.spec.chainfile import ChainFile
@@ -208,7 +209,7 @@ class Site:
 
     @cached_property
     def models(self) -> dict[str, Model]:
-        from chainops.models.model import Model
+        from chainops.models.model import EXPECTED_OUTPUT_TOKENS, Model
         from chainops.models.providers import chat_model
 
         def opener(settings: Any) -> Lazy[Any]:
@@ -221,6 +222,7 @@ class Site:
                 timeout_s=settings.timeout_s,
                 price=settings.price,
                 base_url=settings.base_url,
+                expected_output_tokens=settings.max_tokens or EXPECTED_OUTPUT_TOKENS,
                 name=name,
             )
             for name, settings in self.declared.models.items()
@@ -299,10 +301,11 @@ def build(site: Site, position: int = 0, model: str | None = None) -> Runnable[A
         assert known is not None
         return known.build(entry.settings, site, Rest(site, position, model))
     answering = site.models[model or next(iter(site.declared.models))]
-    return _recipe(site, answering)
+    return recipe(site, answering)
 
 
-def _recipe(site: Site, model: Model) -> Runnable[Any, Any]:
+def recipe(site: Site, model: Component[Any, Any]) -> Runnable[Any, Any]:
+    """The innermost part of a chain, answered by `model`."""
     from chainops.spec.recipes import Chat, Rag
 
     if site.declared.knowledge is None:

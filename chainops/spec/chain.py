@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -25,6 +27,8 @@ from chainops.spec.errors import ChainFileError, Problem
 if TYPE_CHECKING:
     from chainops.cache.cache import Cache
     from chainops.knowledge.indexing import IndexReport
+    from chainops.resilience.budgets.records import By
+    from chainops.resilience.budgets.spending import Spending
 
 ROLES = {"human": "user", "ai": "assistant", "user": "user", "assistant": "assistant"}
 
@@ -63,6 +67,17 @@ class Chain(Component[Any, Answer]):
             raise InvalidInput("chain", f"{self.declared.name}, without a cache", "one with `cache` in its pipeline")
         return Cache(self.site.caches[min(self.site.caches)], progress=shown_progress)
 
+    def spending(self, by: By = "user", since: datetime | timedelta | None = None) -> Spending:
+        """What this chain has spent, and on whom: every call under a `budget`, failed and cancelled ones too.
+
+        Args:
+            by: user, tenant, feature, model, day, chain, purpose, outcome or key_name.
+            since: From this time on, or so far back; None: all there is.
+        """
+        from chainops.resilience.budgets.spending import spending
+
+        return spending(self.site.store(), self.declared.name, by, since)
+
     def listeners(self) -> tuple[Listener, ...]:
         tracer = self.site.tracer
         return () if tracer is None else (tracer,)
@@ -72,6 +87,10 @@ class Chain(Component[Any, Answer]):
         is_outermost = run.request.chain is None
         if is_outermost:
             run.request.chain = self.declared.name
+            if run.caller.budget_usd is not None:
+                from chainops.resilience.budgets.gate import gate_of_caller
+
+                run.terms = replace(run.terms, gates=(*run.terms.gates, gate_of_caller(run)))
         if self.declared.knowledge is not None:
             for event in (yield Do(lambda: self.site.ready(self), blocks=not self.site.is_ready)):
                 run.emit(event)

@@ -12,11 +12,13 @@ from langchain_core.runnables import Runnable
 from pydantic import BaseModel
 
 from chainops.cache.settings import CacheSettings
+from chainops.resilience.breaker.policy import BreakerSettings
+from chainops.resilience.budgets.policy import BudgetSettings
 from chainops.resilience.component import FallbackSettings
 from chainops.resilience.deadline import DeadlineSettings
 from chainops.resilience.hedging import HedgeSettings
 from chainops.resilience.retrying import RetrySettings
-from chainops.spec import resilient
+from chainops.spec import budgeting, resilient
 
 if TYPE_CHECKING:
     from chainops.spec.build import Rest, Site
@@ -115,5 +117,13 @@ _BUILT_IN = {
             "bounds the time of an answer and of its stages",
             alone="within",
         ),
+        Wrapper(
+            "budget",
+            BudgetSettings,
+            budgeting.budget,
+            "bounds what may be spent",
+            models_named=budgeting.models_of_budget,
+        ),
+        Wrapper("breaker", BreakerSettings, budgeting.breaker, "leaves a model alone that is known to be broken"),
     )
 }

@@ -26,6 +26,51 @@ def test_cached_input_is_cheaper():
     assert cost_usd("openai:gpt-4o-mini", used(1_000_000, 0, cache_read=1_000_000)).usd == pytest.approx(0.075)
 
 
+SUMMER = datetime(2026, 8, 6, 12, tzinfo=UTC)
+
+
+def test_what_anthropic_writes_into_a_cache_costs_more_and_more_for_an_hour():
+    def cost(**details):
+        return cost_usd("anthropic:claude-sonnet-4-5", used(1_000_000, 0, **details), at=SUMMER).usd
+
+    assert cost() == pytest.approx(6.0)  # above 200,000 tokens all of them cost twice as much
+    in_all = cost(cache_creation=1_000_000)
+    assert in_all == pytest.approx(7.5)
+    assert cost(cache_creation=0, ephemeral_5m_input_tokens=1_000_000) == pytest.approx(in_all)
+    assert cost(cache_creation=0, ephemeral_1h_input_tokens=1_000_000) == pytest.approx(12.0)
+    small = cost_usd("anthropic:claude-sonnet-4-5", used(10_000, 0, cache_creation=10_000), at=SUMMER).usd
+    assert small == pytest.approx(0.0375)
+
+
+def test_a_call_as_anthropic_counted_it_costs_what_it_charges():
+    """From a recorded answer of claude-sonnet-4-6: 4 plain, 9,134 read from a cache, 237 written to one, 156 out."""
+    details = {"cache_read": 9134, "cache_creation": 0, "ephemeral_5m_input_tokens": 237}
+    usage = used(9375, 156, **details)
+    cost = cost_usd("anthropic:claude-sonnet-4-6", usage, at=SUMMER)
+    assert cost.usd == pytest.approx(0.00364095 + 0.00234, abs=1e-12)
+
+
+def test_sound_and_pictures_have_prices_of_their_own_where_they_are_told():
+    plain = used(239, 185)
+    assert cost_usd("google_genai:gemini-3-flash-preview", plain, at=SUMMER).usd == pytest.approx(0.0006745)
+    heard = used(239, 185, audio=113)
+    assert cost_usd("google_genai:gemini-3-flash-preview", heard, at=SUMMER).usd == pytest.approx(0.000731)
+    drawn = used(10, 1304) | {"output_token_details": {"image": 1290}}
+    assert cost_usd("google_genai:gemini-2.5-flash-image", drawn, at=SUMMER).usd == pytest.approx(0.038738)
+
+
+def test_thinking_costs_what_speaking_costs_and_is_not_counted_twice():
+    usage = used(100, 500) | {"output_token_details": {"reasoning": 400}}
+    for model in ("openai:o4-mini", "google_genai:gemini-2.5-flash", "anthropic:claude-sonnet-4-6"):
+        assert cost_usd(model, usage, at=SUMMER).usd == cost_usd(model, used(100, 500), at=SUMMER).usd
+
+
+def test_details_that_are_none_count_nothing():
+    details = {"cache_read": None, "audio": None, "cache_creation": None, "ephemeral_5m_input_tokens": None}
+    usage = used(100, 10, **details) | {"output_token_details": {"reasoning": None, "audio": 0}}
+    assert cost_usd("openai:gpt-4o-mini", usage).usd == cost_usd("openai:gpt-4o-mini", used(100, 10)).usd
+
+
 def test_prices_change_with_the_date():
     early, late = datetime(2025, 1, 1), datetime(2025, 8, 1)
     assert cost_usd("openai:o3", MILLION, at=early).usd > cost_usd("openai:o3", MILLION, at=late).usd

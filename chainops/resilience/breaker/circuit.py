@@ -1,0 +1,228 @@
+"""One route's circuit in this process: a copy of what all processes know, and what was seen here."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+
+from chainops.core.errors import StoreError
+from chainops.core.run import Run
+from chainops.core.steps import Do, Plan
+from chainops.models.failures import Failure
+from chainops.resilience.breaker import policy
+from chainops.resilience.breaker.background import Background, reset_in_child
+from chainops.resilience.breaker.policy import CLOSED, BreakerSettings, Opening, Recent, Route
+from chainops.resilience.breaker.records import (
+    CircuitAlone,
+    CircuitClosed,
+    CircuitOpen,
+    CircuitOpened,
+    CircuitProbing,
+    Circuits,
+)
+
+REFRESH_S = 0.5
+"""A copy older than this is refreshed beside the requests."""
+STALE_S = 0.9
+"""One older than this (nobody asked for a while) is refreshed before a call is let through."""
+BACKGROUND = Background("chainops circuits")
+
+
+class Circuit:
+    """Decides from its copy, in place. Changes are made there at once and follow into the store in the background; only
+    the claim of a probe waits for the store, which grants one to all processes together. Thread-safe; no lock is held
+    during a call or while the store is asked.
+
+    Failures are counted in each process by itself; what they share is which circuits are open, until when, and who
+    probes. Clocks of several machines may differ: a circuit opens as much too long or too short.
+
+    Args:
+        name: The route's, unique in the store.
+        store: Opens what the processes share, when first needed; None: this process alone.
+    """
+
+    def __init__(
+        self, name: str, settings: BreakerSettings | None = None, store: Callable[[], Circuits] | None = None
+    ) -> None:
+        settings = settings or BreakerSettings()
+        self.name, self.settings, self._store = name, settings, store
+        self._route = CLOSED
+        self._recent = Recent(settings)
+        self._changes = 0  # of the copy: what was read before the last one is out of date
+        self._looked = float("-inf")
+        self._problem: str | None = None  # what is wrong with the store, until it answers again
+        self._is_told = False
+        self.reset()
+        reset_in_child(self)
+
+    def reset(self) -> None:
+        """For a forked child, which knows what its parent knew."""
+        self._lock = threading.Lock()
+
+    @property
+    def route(self) -> Route:
+        """What is known here, now."""
+        return self._route
+
+    def admit(self, run: Run) -> Plan[str | None]:
+        """Let a call pass; the token of a probe, None for any other call.
+
+        Raises:
+            CircuitOpen: The route is known to be broken.
+        """
+        now, seen = run.clock.time(), run.clock.monotonic()
+        if self._store is not None and not 0 <= seen - self._looked < REFRESH_S:
+            is_open = policy.state(self._route, now, self.settings) == "open"
+            is_stale = not 0 <= seen - self._looked < STALE_S and self._problem is None and not is_open
+            self._looked = seen
+            if is_stale:
+                yield Do(self.refresh)
+            else:
+                BACKGROUND.submit(self.refresh)
+            self._tell(run)
+        state = policy.state(self._route, now, self.settings)
+        if state == "closed":
+            return None
+        if state == "due":
+            token = uuid.uuid4().hex
+            route = yield Do(lambda: self._claim(token, now), blocks=self._store is not None and not self._problem)
+            self._tell(run)
+            if route.probe == token:
+                run.emit(CircuitProbing(route=self.name))
+                return token
+            if not route.openings:
+                return None
+        raise self._refusal(now)
+
+    def succeeded(self, run: Run, token: str | None) -> None:
+        with self._lock:
+            self._recent.succeeded()
+        if token is None:
+            return
+        before, now = self._route, run.clock.time()
+        self._change(lambda route: policy.proven(route, now, self.settings))
+        with self._lock:
+            self._recent.forget()
+        if before.openings and not self._route.openings:
+            since = min(each.since for each in before.openings)
+            run.emit(CircuitClosed(route=self.name, open_s=max(0.0, now - since)))
+
+    def failed(self, run: Run, token: str | None, failure: Failure) -> None:
+        kind = policy.failure_class(failure)
+        if kind is None:
+            self.released(token)
+            return
+        now = run.clock.time()
+        with self._lock:
+            is_many = self._recent.failed(kind, now)
+            route = self._route
+        is_probe = token is not None and route.probe == token
+        is_closed = policy.state(route, now, self.settings) == "closed"
+        times = max((each.times for each in route.openings), default=0) + is_probe
+        open_s = policy.opens_for_s(
+            kind,
+            retry_after_s=failure.retry_after_s,
+            # What was under way when it opened does not make it worse, but may know of a later deadline.
+            is_many=is_probe or (is_many and is_closed),
+            times=max(times, 1),
+            settings=self.settings,
+        )
+        if open_s is None:
+            self.released(token)
+            return
+        new = Opening(kind, failure.reason, since=now, until=now + open_s, times=max(times, 1))
+        if is_probe and token is not None:
+            probe, new = token, replace(new, since=min((each.since for each in route.openings), default=now))
+            self._change(lambda route: policy.failed_again(route, probe, new, now))
+        elif is_closed or new.until > policy.last(route).until:
+            self._change(lambda route: policy.opened(route, new))
+        else:
+            return
+        with self._lock:
+            self._recent.forget()
+        run.emit(CircuitOpened(route=self.name, failure=kind, reason=new.reason, open_s=open_s, times=new.times))
+
+    def released(self, token: str | None) -> None:
+        """The call said nothing about the route."""
+        if token is not None:
+            self._change(lambda route: policy.released(route, token))
+
+    def refresh(self) -> None:
+        """Take over what the store knows. Never raises."""
+        assert self._store is not None
+        with self._lock:
+            changes, mine, was_alone = self._changes, self._route, self._problem is not None
+        try:
+            if was_alone and mine.openings:
+                found = self._store().change(self.name, lambda route: _joined(route, mine))
+            else:
+                found = self._store().look(self.name)
+        except StoreError as error:
+            self._problem = str(error)
+            return
+        self._problem, self._is_told = None, False
+        self._adopt(found, changes)
+
+    def _claim(self, token: str, now: float) -> Route:
+        def claim(route: Route) -> Route:
+            return policy.claimed(route, token, now, self.settings)
+
+        if self._store is not None and self._problem is None:
+            with self._lock:
+                changes = self._changes
+            try:
+                found = self._store().change(self.name, claim)
+            except StoreError as error:
+                self._problem = str(error)
+            else:
+                self._adopt(found, changes)
+                return found
+        with self._lock:
+            self._route = claim(self._route)
+            self._changes += 1
+            return self._route
+
+    def _change(self, change: Callable[[Route], Route]) -> None:
+        """Here now, in the store soon."""
+        with self._lock:
+            self._route = change(self._route)
+            self._changes += 1
+            changes = self._changes
+        if self._store is not None:
+            BACKGROUND.submit(lambda: self._push(change, changes))
+
+    def _push(self, change: Callable[[Route], Route], changes: int) -> None:
+        assert self._store is not None
+        try:
+            found = self._store().change(self.name, change)
+        except StoreError as error:
+            self._problem = str(error)
+        else:
+            self._adopt(found, changes)
+
+    def _adopt(self, found: Route, changes: int) -> None:
+        with self._lock:
+            if self._changes == changes:
+                self._route = found
+
+    def _tell(self, run: Run) -> None:
+        if self._problem is not None and not self._is_told:
+            self._is_told = True
+            run.emit(CircuitAlone(route=self.name, problem=self._problem))
+
+    def _refusal(self, now: float) -> CircuitOpen:
+        route = self._route
+        opening = policy.last(route) if route.openings else Opening("server", "it was just tried", now, now)
+        is_probed = opening.until <= now
+        until = route.probe_until if is_probed else opening.until
+        wait_s = min(max(until - now, 0.0), self.settings.most_open_s)
+        return CircuitOpen(self.name, opening, retry_after_s=round(wait_s, 3), is_probed=is_probed)
+
+
+def _joined(route: Route, mine: Route) -> Route:
+    """What the store knows, and what was seen while it could not be reached."""
+    for opening in mine.openings:
+        route = policy.opened(route, opening)
+    return route

@@ -1,0 +1,156 @@
+"""The books of a chain: totals and the list of calls, written in the background."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from chainops.core.errors import StoreError
+from chainops.resilience.breaker.background import Background, reset_in_child
+from chainops.resilience.budgets.policy import Amount, Window
+from chainops.resilience.budgets.records import Counters, Hold, Ledger, Reserved, Spend
+
+LOST_AFTER_S = 3_600.0
+"""A hold older than this was left behind: its call is noted as lost, with the estimate for its cost."""
+_LOOK_EVERY_S = 600.0
+_AT_ONCE = 500
+_TRIES, _PAUSE_S = 3, 0.2
+
+
+class Books:
+    """What may be spent is checked at once, what was spent is noted soon; thread-safe.
+
+    Every call is set aside in the totals before it is made, with all that will be noted of it. So nothing is lost when
+    a process ends in between: its calls count with their estimates, and after an hour are noted as `lost`. A call that
+    takes longer than that stays noted so.
+    """
+
+    def __init__(self, counters: Counters, ledger: Ledger, *, waiting_at_most: int = 10_000) -> None:
+        self._counters, self._ledger, self._most = counters, ledger, waiting_at_most
+        self.reset()
+        reset_in_child(self)
+        self._writer = Background("chainops spending")
+        self._looked = float("-inf")
+        self.problem: str | None = None
+        """What is wrong with the store, until something was written again."""
+        self.unwritable = 0
+        """Calls that no store would take."""
+
+    def reset(self) -> None:
+        """For a forked child: what waits is written by its parent."""
+        self._lock = threading.Lock()
+        self._waiting: deque[tuple[str, Amount, Spend | None]] = deque()
+        self._is_writing = False
+
+    def reserve(self, hold: Hold, windows: Sequence[Window], *, enforces_tokens: bool = True) -> Reserved:
+        """Set a call's estimate aside, or not. Blocks.
+
+        Raises:
+            StoreError: It is not known what has been spent.
+        """
+        now = hold.call.at
+        if now - self._looked > _LOOK_EVERY_S:
+            self._looked = now
+            self._writer.submit(lambda: self._adopt_quietly(now))
+        return self._counters.reserve(hold, windows, enforces_tokens=enforces_tokens)
+
+    def totals(self, budget: str, key: str, windows: Sequence[Window]) -> list[Amount]:
+        """Spent and set aside. Blocks. Raises `StoreError`."""
+        return self._counters.totals(budget, key, [each.id for each in windows])
+
+    def settle_later(self, hold: str, actual: Amount, call: Spend | None) -> bool:
+        """Put the truth in place of a hold, and note the call (None: it was not made). Never blocks.
+
+        Returns:
+            False when too much is waiting: the hold stays, until it is noted as lost.
+        """
+        with self._lock:
+            if len(self._waiting) >= self._most:
+                return False
+            self._waiting.append((hold, actual, call))
+        self._write_soon()
+        return True
+
+    def flush(self, timeout_s: float = 10.0) -> bool:
+        """Wait until all is written; False when the time ran out, or the store cannot be reached."""
+        until = time.monotonic() + timeout_s
+        while self._waiting or self._is_writing:
+            if not self._is_writing:
+                self._write_soon()
+            if time.monotonic() >= until:
+                return False
+            time.sleep(0.002)
+        return True
+
+    def adopt_lost(self, now: float) -> int:
+        """Note calls that nobody settled within an hour as lost; how many. Raises `StoreError`."""
+        lost = self._counters.holds(before=now - LOST_AFTER_S)
+        if lost:
+            self._ledger.add([each.call for each in lost])
+            self._counters.settle([(each.id, each.amount) for each in lost])
+        return len(lost)
+
+    def forget(self, user: str, tenant: str | None = None) -> int:
+        """Take a user's name off everything; the number of calls noted. Totals hold no names.
+
+        Raises:
+            StoreError: Something is left; call it again.
+        """
+        self.flush()
+        self._counters.forget(user, tenant)
+        return self._ledger.forget(user, tenant)
+
+    def _adopt_quietly(self, now: float) -> None:
+        try:
+            self.adopt_lost(now)
+            self._counters.tidy(now)
+        except StoreError as error:
+            self.problem = str(error)
+
+    def _write_soon(self) -> None:
+        with self._lock:
+            if self._is_writing or not self._waiting:
+                return
+            self._is_writing = True
+        if not self._writer.submit(self._write):
+            self._is_writing = False
+
+    def _write(self) -> None:
+        tries = 0
+        while True:
+            with self._lock:
+                batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _AT_ONCE))]
+                if not batch:
+                    self._is_writing = False
+                    return
+            try:
+                self._write_all(batch)
+                tries = 0
+            except StoreError as error:
+                self.problem = str(error)
+                tries += 1
+                with self._lock:
+                    self._waiting.extendleft(reversed(batch))
+                    if tries >= _TRIES:  # the next call, or `flush`, tries again
+                        self._is_writing = False
+                        return
+                time.sleep(_PAUSE_S)
+
+    def _write_all(self, batch: list[tuple[str, Amount, Spend | None]]) -> None:
+        """The list first: a hold that is gone can no longer be noted as lost. Both may be repeated."""
+        try:
+            if calls := [call for _, _, call in batch if call is not None]:
+                self._ledger.add(calls)
+            self._counters.settle([(hold, actual) for hold, actual, _ in batch])
+        except StoreError:
+            raise
+        except Exception:  # noqa: BLE001 (one that no store takes must not keep back the others; it is counted)
+            if len(batch) == 1:
+                self.unwritable += 1
+                return
+            for each in batch:
+                self._write_all([each])
+            return
+        self.problem = None
