@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from chainops.cli import running
+from chainops.cli import routing, running
 
 app = typer.Typer(
     name="chainops",
@@ -28,6 +28,7 @@ prompts = typer.Typer(help="Prompts: files to MLflow's registry and back.", no_a
 app.add_typer(prompts, name="prompts")
 cache = typer.Typer(help="A chain's cache: what it did, why, and how to correct it.", no_args_is_help=True)
 app.add_typer(cache, name="cache")
+app.add_typer(routing.app, name="route")
 
 ChainPath = Annotated[Path, typer.Argument(help="The chain file.", exists=True, dir_okay=False, show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]

@@ -81,6 +81,19 @@ class AttemptsExhausted(CallRefused):
         super().__init__(model, "no attempts left", problem)
 
 
+class AllRoutesFailed(ChainopsError):
+    """Every route failed in a way that another might have mended.
+
+    Attributes:
+        failures: Each route's name and failure, in the order tried.
+    """
+
+    def __init__(self, failures: list[tuple[str, Exception]]) -> None:
+        self.failures = failures
+        told = "; ".join(f"{name}: {error}" for name, error in failures)
+        super().__init__(f'every route failed: {told}. End the list with {{say: "…"}} to answer all the same')
+
+
 class PlanError(ChainopsError, RuntimeError):
     """A component's plan broke the rules of plans: a bug in the component, not in the request."""
 

@@ -4,7 +4,8 @@ A read timeout counts from byte to byte, so an answer that drips never times out
 of a request bounds a plain answer as a whole, and the wait for each event of a stream. And one
 asynchronous client may be used from many event loops: httpx's own breaks with "Event loop is
 closed" in the second `asyncio.run`. Error bodies lose the key they may quote before anybody reads
-them, so that no exception, callback or trace can hold it.
+them, so that no exception, callback or trace can hold it. All share one pool of connections; whoever wants to
+hear the headers of a model's answers gets thin clients of its own before it (`listening_clients`).
 """
 
 from __future__ import annotations
@@ -12,10 +13,20 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
+
+
+class Listener(Protocol):
+    """Hears what a server says beside its answers. Must not raise or block."""
+
+    def sending(self) -> Any:
+        """A request is about to be sent. What it gives comes back with the answer."""
+
+    def heard(self, sent: Any, headers: Mapping[str, str]) -> None:
+        """The headers of an answer, also of an error and at the beginning of a stream."""
 
 
 class _Patience:
@@ -127,6 +138,30 @@ def async_client() -> Any:
             return response
 
     return Client()
+
+
+def listening_clients(listener: Listener) -> tuple[Any, Any]:
+    """A sync and an async client that send through those of the process, and tell of the headers."""
+    import openai
+
+    httpx = _httpx()
+
+    class Client(openai.DefaultHttpxClient):
+        def send(self, request: Any, *, stream: bool = False, **options: Any) -> Any:
+            sent = listener.sending()
+            response = sync_client().send(request, stream=stream, **options)
+            listener.heard(sent, response.headers)
+            return response
+
+    class AsyncClient(openai.DefaultAsyncHttpxClient):
+        async def send(self, request: Any, *, stream: bool = False, **options: Any) -> Any:
+            sent = listener.sending()
+            response = await async_client().send(request, stream=stream, **options)
+            listener.heard(sent, response.headers)
+            return response
+
+    # A transport that is never used: making a real one would open a pool of connections.
+    return Client(transport=httpx.BaseTransport()), AsyncClient(transport=httpx.AsyncBaseTransport())
 
 
 async def _aread(response: Any) -> None:

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 
 from langchain_core.messages import BaseMessage
 
-from chainops.core.errors import CallRefused, ChainopsError
+from chainops.core.errors import AllRoutesFailed, CallRefused, ChainopsError
 from chainops.models.http_errors import (
     code_of,
     detail_of,
@@ -107,6 +107,8 @@ def classify(error: BaseException) -> Failure:
         return Failure(error.kind, error.reason, error.retry_after_s, error.status, error.detail)
     if isinstance(error, CallRefused):
         return Failure("next_route", error.reason, error.retry_after_s, detail=error.problem)
+    if isinstance(error, AllRoutesFailed):
+        return _of_all(error)
     if isinstance(error, MissingKey | MissingProvider):
         return Failure("next_route", "no key" if isinstance(error, MissingKey) else "no package", detail=str(error))
     if isinstance(error, ChainopsError) or not isinstance(error, Exception):
@@ -136,6 +138,15 @@ def classify(error: BaseException) -> Failure:
             kind, reason = _by_code(code, words) or ("retryable", "server error")
         return Failure(kind, reason, wait_s, detail=detail)
     return Failure("bug", type(error).__name__)
+
+
+def _of_all(error: AllRoutesFailed) -> Failure:
+    """What several failures mean together: the same may work later where one of them says so."""
+    failures = [classify(each) for _, each in error.failures]
+    later = [each.retry_after_s for each in failures if each.kind == "retryable"]
+    known = [each for each in later if each is not None]
+    wait_s = min(known) if known and len(known) == len(later) else None
+    return Failure("retryable" if later else "next_route", "all its routes failed", wait_s, detail=str(error))
 
 
 def wrap(error: BaseException, model: str, *, key_env: str | None = None) -> BaseException:

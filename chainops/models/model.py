@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from langchain_core.language_models import BaseChatModel
@@ -15,9 +16,23 @@ from chainops.core.component import Component
 from chainops.core.errors import ChainopsError, DeadlineExceeded
 from chainops.core.run import Run
 from chainops.core.steps import Cancelled, Do, Forward, Plan
-from chainops.models.failures import EmptyAnswer, Failure, ModelFailed, ModelUnavailable, cut_short, empty_answer, wrap
+from chainops.models.failures import (
+    EmptyAnswer,
+    Failure,
+    MissingKey,
+    ModelFailed,
+    ModelUnavailable,
+    classify,
+    cut_short,
+    empty_answer,
+    wrap,
+)
+from chainops.models.key_pool import KEY_FAILURES, KeyPool, ModelKey
 from chainops.models.known import EXTRACTIVE
 from chainops.models.prices import Cost, Price, cost_usd, estimate_tokens
+
+EXPECTED_OUTPUT_TOKENS = 500
+"""What is set aside for an answer of unknown length, where the model's `max_tokens` is not declared."""
 
 
 class Model(Component[Any, AIMessage]):
@@ -43,8 +58,10 @@ class Model(Component[Any, AIMessage]):
     """The server, where it is not the provider's own: what that charges is not in the price table."""
     price: Price | None = None
     """The declared price, for models that no table knows; wins over the table."""
-    expected_output_tokens: int = 500
+    expected_output_tokens: int = EXPECTED_OUTPUT_TOKENS
     """What limits and budgets set aside for an answer until its length is known; `max_tokens` where it is declared."""
+    keys: KeyPool | None = None
+    """Several keys, or one whose provider's limits are heeded; each brings its own chat model, in place of `chat`."""
     gates: tuple[Gate, ...] = ()
     """What calls to this model must pass, whoever makes them: its limits, its breaker."""
 
@@ -57,14 +74,19 @@ class Model(Component[Any, AIMessage]):
             within_s = min(within_s, remaining_s)
         if within_s < self.timeout_s and self.model.startswith("openai:"):
             kwargs["timeout"] = max(within_s, 0.001)  # the one client known to take it with each call
+        key = None if self.keys is None else self.keys.choose(run.clock.monotonic())
+        opener = self.chat if key is None else key.chat
         try:
-            chat: BaseChatModel = yield Do(self._opened, blocks=not getattr(self.chat, "is_made", True))
+            chat: BaseChatModel = yield Do(lambda: self._opened(opener), blocks=not getattr(opener, "is_made", True))
         except ChainopsError as error:  # no key, no package: another model may still answer
-            failure = wrap(error, self.model)
+            failure = self._or_another_key(wrap(error, self.model), key, run)
             if failure is error:
                 raise
             raise failure from error
-        attempt = yield from run.attempt(self.model, expect=lambda: self._expected(value), gates=self.gates)
+        gates = self.gates if key is None else (*self.gates, *key.gates, key)
+        attempt = yield from run.attempt(
+            self.model, expect=lambda: self._expected(value), key=None if key is None else key.name, gates=gates
+        )
         call = Forward(chat, value, kwargs=kwargs)
         try:
             message: AIMessage = yield call
@@ -76,9 +98,12 @@ class Model(Component[Any, AIMessage]):
             # Who hangs up or runs late has still been read: the question was paid for, and what came of the answer.
             is_paid = call.received is not None or isinstance(error, Cancelled | GeneratorExit | DeadlineExceeded)
             usage, cost = self._spent(value, call.received, run) if is_paid else (None, None)
-            failure = wrap(error, self.model)
+            failure = wrap(error, self.model, key_env=None if key is None else key.name)
+            if key is not None and not self.model.startswith("openai:"):
+                key.heard_of(error)  # of other clients' answers we see no headers, except in their errors
             cancelled = isinstance(error, Cancelled | GeneratorExit)
             attempt.settle("cancelled" if cancelled else "failed", usage=usage, cost_usd=cost, error=failure)
+            failure = self._or_another_key(failure, key, run)
             if failure is error:
                 raise
             raise failure from error
@@ -117,11 +142,32 @@ class Model(Component[Any, AIMessage]):
         elsewhere = self.base_url or (os.environ.get("OPENAI_BASE_URL") if self.model.startswith("openai:") else None)
         return cost_usd(self.model, usage, price=self.price, base_url=elsewhere)
 
-    def _opened(self) -> BaseChatModel:
+    def _or_another_key(self, failure: BaseException, key: ModelKey | None, run: Run) -> BaseException:
+        """A key that is refused says nothing about the others: where one is free, the same call may work at once.
+        It is an attempt of its own, made by whoever retries.
+        """
+        if isinstance(failure, MissingKey):
+            judged = classify(failure)
+            failure_of_key = ModelFailed(self.model, judged, next_move="set the variable")
+            if key is not None:
+                key.failed(failure_of_key, run.clock.monotonic())
+        elif isinstance(failure, ModelFailed):
+            judged = classify(failure)
+        else:
+            return failure
+        if key is None or self.keys is None or judged.reason not in KEY_FAILURES:
+            return failure
+        other = self.keys.another(key, run.clock.monotonic())
+        if other is None:
+            return failure
+        again = replace(judged, kind="retryable", retry_after_s=0.0)
+        return ModelUnavailable(self.model, again, next_move=f"ask again: the key in {other.name} is free")
+
+    def _opened(self, opener: Callable[[], BaseChatModel]) -> BaseChatModel:
         """The chat model; the first time also the price table, whose import would stop an event loop for 0.15 s."""
-        if not getattr(self.chat, "is_made", True):
+        if not getattr(opener, "is_made", True):
             cost_usd(self.model, _NOTHING, price=self.price, base_url=self.base_url)
-        return self.chat()
+        return opener()
 
     def _spent(self, value: Any, message: AIMessage | None, run: Run) -> tuple[UsageMetadata, float | None]:
         """Tokens and USD of a whole or broken-off answer. Without the provider's count, a stated estimate."""

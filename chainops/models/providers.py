@@ -8,18 +8,24 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 from langchain_core.language_models import BaseChatModel
 from pydantic import ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 
 from chainops.core.errors import ChainopsError
+from chainops.core.lazy import Lazy
 from chainops.core.settings import Settings
 from chainops.models.failures import MissingKey, MissingProvider
+from chainops.models.key_pool import KeyPool, ModelKey
 from chainops.models.keys import looks_like_key, smells_of_secret, walk
 from chainops.models.known import EXTRACTIVE, PROVIDERS, Provider, split_model
+from chainops.models.limits import ModelLimits
 from chainops.models.prices import Price
+
+if TYPE_CHECKING:
+    from chainops.models.clients import Listener
 
 OPENAI_URL = "https://api.openai.com/v1"
 
@@ -49,6 +55,10 @@ class ModelSettings(Settings):
     """Where the server is, if not at the provider's; `openai:` also looks into OPENAI_BASE_URL."""
     key_env: str | None = None
     """Name of the environment variable that holds the key, if not the provider's usual one."""
+    keys: tuple[str, ...] = ()
+    """Names of several variables, each with a key of its own: the one with the least to do is used."""
+    limits: ModelLimits | None = None
+    """What each key may do. What the provider says in its answers counts beside it."""
     parameters: dict[str, Any] = Field(default_factory=dict)
     """Passed on to the provider's LangChain class, under its own names."""
     price: Price | None = None
@@ -92,7 +102,7 @@ class ModelSettings(Settings):
             raise ValueError(f"{info.field_name} is for 'extractive' only, and this model is {model!r}")
         return value
 
-    @field_validator("timeout_s", "temperature", "max_tokens", "base_url", "key_env", "parameters")
+    @field_validator("timeout_s", "temperature", "max_tokens", "base_url", "key_env", "keys", "limits", "parameters")
     @classmethod
     def _not_extractive(cls, value: Any, info: ValidationInfo) -> Any:
         if value is not None and info.data.get("model") == EXTRACTIVE:
@@ -117,9 +127,23 @@ class ModelSettings(Settings):
     @field_validator("key_env")
     @classmethod
     def _a_name(cls, name: str | None) -> str | None:
-        if name is not None and (not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or looks_like_key(name)):
-            raise ValueError("expected the name of an environment variable such as OPENAI_API_KEY, not a key")
+        if name is not None and not _is_variable(name):
+            raise ValueError(_A_VARIABLE)
         return name
+
+    @field_validator("keys")
+    @classmethod
+    def _names(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if not all(map(_is_variable, names)):
+            raise ValueError(_A_VARIABLE)
+        if len(set(names)) < len(names):
+            raise ValueError("a variable is named twice")
+        if names and info.data.get("key_env") is not None:
+            raise ValueError("say either key_env, for one key, or keys, for several")
+        provider = PROVIDERS.get(info.data.get("model", "").partition(":")[0])
+        if names and provider and provider.key_field is None:
+            raise ValueError(f"{provider.class_name} takes no key")
+        return names
 
     @field_validator("parameters")
     @classmethod
@@ -139,6 +163,11 @@ class ModelSettings(Settings):
         return self
 
 
+def _is_variable(name: str) -> bool:
+    return bool(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name)) and not looks_like_key(name)
+
+
+_A_VARIABLE = "expected the name of an environment variable such as OPENAI_API_KEY, not a key"
 _KEEP_OUT = (
     "{word}: keys and passwords do not belong in a chain file; "
     "put them in the environment and name the variable with key_env"
@@ -161,10 +190,29 @@ _OURS = {
 }
 
 
-def chat_model(settings: ModelSettings) -> BaseChatModel:
+def key_pool(settings: ModelSettings) -> KeyPool | None:
+    """The keys of a model, each with the chat model that uses it; None for a model without. Nothing is opened yet."""
+    if settings.provider == EXTRACTIVE:
+        return None
+    names = settings.keys or (settings.key_env or PROVIDERS[settings.provider].key_env or settings.provider,)
+
+    def key(name: str) -> ModelKey:
+        made = ModelKey(name, Lazy(lambda: chat_model(settings, key_env=name, listener=made)))
+        return made
+
+    return KeyPool(tuple(map(key, names)))
+
+
+def chat_model(
+    settings: ModelSettings, *, key_env: str | None = None, listener: Listener | None = None
+) -> BaseChatModel:
     """The LangChain chat model that the settings describe. Nothing is sent yet.
 
     Every client's own retries are off: retries are the chain's, and count.
+
+    Args:
+        key_env: Which of `settings.keys` it uses.
+        listener: Hears the headers of OpenAI-compatible servers' answers.
 
     Raises:
         MissingKey: The environment does not hold the key.
@@ -177,20 +225,21 @@ def chat_model(settings: ModelSettings) -> BaseChatModel:
     kind = _class_of(provider, settings.model)
     words = _words_of(kind)
     _check_parameters(kind, words, settings)
-    arguments = {**settings.parameters, provider.model_field: settings.name, **_common(provider, settings)}
+    arguments = {**settings.parameters, provider.model_field: settings.name, **_common(provider, settings, key_env)}
     if unknown := sorted(arguments.keys() - words):
         raise InvalidModel(
             settings.model, f"this version of {provider.package} does not know {', '.join(unknown)}; install another"
         )
     if settings.provider == "openai":
-        from chainops.models.clients import async_client, sync_client
+        from chainops.models.clients import async_client, listening_clients, sync_client
 
+        clients = (sync_client(), async_client()) if listener is None else listening_clients(listener)
         arguments |= {
             "base_url": _openai_url(settings),
             "stream_usage": settings.parameters.get("stream_usage", True),
             "stream_chunk_timeout": None,  # our clients bound every chunk, in sync calls too
-            "http_client": sync_client(),
-            "http_async_client": async_client(),
+            "http_client": clients[0],
+            "http_async_client": clients[1],
         }
     try:
         return kind(**arguments)
@@ -222,7 +271,7 @@ def _class_of(provider: Provider, model: str) -> type[BaseChatModel]:
     return found
 
 
-def _common(provider: Provider, settings: ModelSettings) -> dict[str, Any]:
+def _common(provider: Provider, settings: ModelSettings, key_env: str | None) -> dict[str, Any]:
     """What every provider is told, in its own words."""
     told: dict[str, Any] = {}
     if settings.temperature is not None:
@@ -240,13 +289,17 @@ def _common(provider: Provider, settings: ModelSettings) -> dict[str, Any]:
         told["client_kwargs"] = {**settings.parameters.get("client_kwargs", {}), "timeout": settings.timeout_s}
     if settings.base_url is not None and provider.base_url_field is not None:
         told[provider.base_url_field] = settings.base_url
-    if provider.key_field is not None and (variable := settings.key_env or provider.key_env) is not None:
+    if provider.key_field is not None and (variable := key_env or _first_key(provider, settings)) is not None:
         key = os.environ.get(variable, "").strip()
         if not key:
             url = _openai_url(settings) if settings.provider == "openai" else settings.base_url
             raise MissingKey(settings.model, variable, None if url == OPENAI_URL else url)
         told[provider.key_field] = SecretStr(key)
     return told
+
+
+def _first_key(provider: Provider, settings: ModelSettings) -> str | None:
+    return settings.keys[0] if settings.keys else settings.key_env or provider.key_env
 
 
 def _openai_url(settings: ModelSettings) -> str:

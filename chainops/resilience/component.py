@@ -11,13 +11,13 @@ from langchain_core.messages import AIMessage
 from pydantic import Discriminator, Field, Tag
 
 from chainops.core.component import AnyRunnable, Component
-from chainops.core.errors import DeadlineExceeded
+from chainops.core.errors import AllRoutesFailed, DeadlineExceeded
 from chainops.core.run import Run
 from chainops.core.settings import Settings
 from chainops.core.steps import Forward, Plan, Restart, Say
 from chainops.resilience.continuing import Joint, can_be_continued, joined
 from chainops.resilience.policy import can_mend, judge
-from chainops.resilience.records import AllRoutesFailed, Continued, FellBack, Restarted, Truncated
+from chainops.resilience.records import Continued, FellBack, Restarted, Truncated
 
 OnCut = Literal["truncate", "continue", "restart"]
 """What becomes of a stream that breaks off after its first words. `truncate`: it ends there, marked. `continue`: the

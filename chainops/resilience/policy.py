@@ -6,23 +6,12 @@ from collections.abc import Callable
 
 from chainops.core.errors import DeadlineExceeded
 from chainops.models.failures import Failure, classify
-from chainops.resilience.records import AllRoutesFailed
 
 
 def judge(error: Exception) -> Failure:
-    """`classify`, with what only a request can run into: its deadline, and routes that all failed."""
+    """`classify`, with what only a request can run into: its deadline."""
     if isinstance(error, DeadlineExceeded):
         return Failure("retryable", "deadline passed", detail=str(error))
-    if isinstance(error, AllRoutesFailed):
-        failures = [judge(each) for _, each in error.failures]
-        later = [each.retry_after_s for each in failures if each.kind == "retryable"]
-        known = [each for each in later if each is not None]
-        return Failure(
-            "retryable" if later else "next_route",
-            "all its routes failed",
-            min(known) if known and len(known) == len(later) else None,
-            detail=str(error),
-        )
     return classify(error)
 
 

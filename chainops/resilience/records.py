@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from chainops.core.errors import ChainopsError
 from chainops.core.events import Event
 
 
@@ -69,16 +68,3 @@ class Truncated(Event):
 
     route: str
     reason: str
-
-
-class AllRoutesFailed(ChainopsError):
-    """Every route failed in a way that another might have mended.
-
-    Attributes:
-        failures: Each route's name and failure, in the order tried.
-    """
-
-    def __init__(self, failures: list[tuple[str, Exception]]) -> None:
-        self.failures = failures
-        told = "; ".join(f"{name}: {error}" for name, error in failures)
-        super().__init__(f'every route failed: {told}. End the list with {{say: "…"}} to answer all the same')

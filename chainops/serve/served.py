@@ -9,9 +9,15 @@ from typing import Any
 from langchain_core.runnables import RunnableBinding, RunnableConfig
 
 from chainops.core.answer import KEY, AnswerChunk
-from chainops.core.errors import CallRefused, ChainopsError, DeadlineExceeded, InvalidInput, StoreUnavailable
+from chainops.core.errors import (
+    AllRoutesFailed,
+    CallRefused,
+    ChainopsError,
+    DeadlineExceeded,
+    InvalidInput,
+    StoreUnavailable,
+)
 from chainops.models.failures import ModelFailed
-from chainops.resilience.records import AllRoutesFailed
 
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (InvalidInput, 422),

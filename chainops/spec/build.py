@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from chainops.memory.records import Sessions
     from chainops.models.embeddings import Embedder
     from chainops.models.model import Model
+    from chainops.models.providers import ModelSettings
     from chainops.observe.listener import TraceListener
     from chainops.prompts.prompt import Prompt
     from chainops.spec.chain import Chain
@@ -173,8 +174,7 @@ class Site:
     @cached_property
     def digest(self) -> str:
         """Of the whole declaration, its prompt, and the chains that are its routes."""
-        told = [self.declared.digest(), self.prompt.digest]
-        told += [self.chains[path].site.digest for path in sorted(self.chains)]
+        told = [self.declared.digest(), self.prompt.digest, json.dumps(self._files_inside(-1), sort_keys=True)]
         return hashlib.sha256(":".join(told).encode()).hexdigest()
 
     @cached_property
@@ -211,6 +211,7 @@ class Site:
     def models(self) -> dict[str, Model]:
         from chainops.models.model import EXPECTED_OUTPUT_TOKENS, Model
         from chainops.models.providers import chat_model
+        from chainops.spec.limiting import limited_keys
 
         def opener(settings: Any) -> Lazy[Any]:
             return Lazy(lambda: chat_model(settings))
@@ -222,6 +223,7 @@ class Site:
                 timeout_s=settings.timeout_s,
                 price=settings.price,
                 base_url=settings.base_url,
+                keys=limited_keys(settings, self),
                 expected_output_tokens=settings.max_tokens or EXPECTED_OUTPUT_TOKENS,
                 name=name,
             )
@@ -250,7 +252,8 @@ class Site:
         wrappers further in.
         """
         declared = self.declared
-        told = declared.model_dump(mode="json", include={"name", "kind", "models"})
+        told = declared.model_dump(mode="json", include={"name", "kind"})
+        told["models"] = {name: _answering(settings) for name, settings in declared.models.items()}
         if declared.knowledge is not None:
             told |= declared.model_dump(mode="json", include={"embeddings", "knowledge"})
             told["base"] = self._knowledge_name(declared.knowledge.documents)
@@ -258,8 +261,8 @@ class Site:
             {each.word: each.settings.model_dump(mode="json")} for each in declared.pipeline[position + 1 :]
         ]
         told["prompt"] = self.prompt.digest
-        if chains := self._chains_inside(position):
-            told["chains"] = chains
+        if files := self._files_inside(position):
+            told["files"] = files
         told["model"] = model
         told["servers"] = {
             name: each.base_url or os.environ.get("OPENAI_BASE_URL")
@@ -269,11 +272,28 @@ class Site:
         fixed = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
         return lambda: fixed
 
-    def _chains_inside(self, position: int) -> dict[str, str]:
-        """Digests of the chains that are routes inside the wrapper at `position`."""
-        inside = self.declared.pipeline[position + 1 :]
-        named = [path for each in inside for path in wrapper(each.word).chains_named(each.settings)]  # type: ignore[union-attr]
-        return {path: self.chain(path).site.digest for path in named}
+    def _files_inside(self, position: int) -> dict[str, str]:
+        """Digests of the files that wrappers inside the one at `position` name: chains that are routes, examples."""
+        told: dict[str, str] = {}
+        for each in self.declared.pipeline[position + 1 :]:
+            known = wrapper(each.word)
+            assert known is not None
+            told |= {path: self.chain(path).site.digest for path in known.chains_named(each.settings)}
+            told |= {path: _digest_of(self.base / path) for path in known.files_named(each.settings)}
+        return told
+
+
+def _answering(settings: ModelSettings) -> dict[str, Any]:
+    """What of a model's settings its answers depend on."""
+    return settings.model_dump(mode="json", exclude={"keys", "key_env", "limits", "timeout_s", "price"})
+
+
+def _digest_of(path: Path) -> str:
+    """Of a file's content; of its absence, too: whoever needs it will say so."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 class Rest:

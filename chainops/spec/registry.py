@@ -17,8 +17,10 @@ from chainops.resilience.budgets.policy import BudgetSettings
 from chainops.resilience.component import FallbackSettings
 from chainops.resilience.deadline import DeadlineSettings
 from chainops.resilience.hedging import HedgeSettings
+from chainops.resilience.limits.component import LimitsSettings
 from chainops.resilience.retrying import RetrySettings
-from chainops.spec import budgeting, resilient
+from chainops.spec import budgeting, resilient, routing_settings
+from chainops.spec.routing_settings import RouteSettings
 
 if TYPE_CHECKING:
     from chainops.spec.build import Rest, Site
@@ -42,6 +44,8 @@ class Wrapper:
     """The models it names, each with its path inside the settings: checked against `models`."""
     chains_named: Callable[[Any], Iterable[str]] = lambda _: ()
     """The chain files it names as routes: what they say is part of what answers inside it."""
+    files_named: Callable[[Any], Iterable[str]] = lambda _: ()
+    """Other files it reads, from the folder of the chain file: the same."""
 
     def prepared(self, value: Any) -> Any:
         """The settings' full form, from what the file says."""
@@ -74,6 +78,18 @@ def _cache(settings: CacheSettings, site: Site, rest: Rest) -> Runnable[Any, Any
     from chainops.spec.caching import cache
 
     return cache(settings, site, rest)
+
+
+def _route(settings: RouteSettings, site: Site, rest: Rest) -> Runnable[Any, Any]:
+    from chainops.spec.routing import route
+
+    return route(settings, site, rest)
+
+
+def _limits(settings: LimitsSettings, site: Site, rest: Rest) -> Runnable[Any, Any]:
+    from chainops.spec.limiting import limit
+
+    return limit(settings, site, rest)
 
 
 def _models_of_cache(settings: CacheSettings) -> Iterable[tuple[tuple[str | int, ...], str]]:
@@ -117,6 +133,16 @@ _BUILT_IN = {
             "bounds the time of an answer and of its stages",
             alone="within",
         ),
+        Wrapper(
+            "route",
+            RouteSettings,
+            _route,
+            "asks the route that fits, and says why",
+            models_named=routing_settings.models_named,
+            chains_named=routing_settings.chains_named,
+            files_named=routing_settings.files_named,
+        ),
+        Wrapper("limits", LimitsSettings, _limits, "lets in so many requests, tokens and calls at a time"),
         Wrapper(
             "budget",
             BudgetSettings,

@@ -2,8 +2,11 @@ import socket
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from chainops.models import prices
 from chainops.models.prices import Price, cost_usd, estimate_tokens
 
 MILLION = {"input_tokens": 1_000_000, "output_tokens": 1_000_000, "total_tokens": 2_000_000}
@@ -136,3 +139,26 @@ def test_tokens_are_estimated_from_bytes():
     assert estimate_tokens("The quick brown fox jumps over the lazy dog.") == 11
     assert estimate_tokens("漢字") == 2
     assert estimate_tokens("\ud800") == 1
+
+
+@given(read=st.integers(0, 3_000_000), written=st.integers(0, 200_000))
+def test_what_is_known_of_plain_prices_gives_what_the_table_gives(read, written):
+    usage = {"input_tokens": read, "output_tokens": written, "total_tokens": read + written}
+    for model in (
+        "openai:gpt-4o-mini",
+        "openai:gpt-4o",
+        "anthropic:claude-3-5-haiku-latest",
+        "google_genai:gemini-1.5-pro",
+    ):
+        prices._plain.clear()
+        slow = cost_usd(model, usage)
+        assert cost_usd(model, usage) == slow
+        assert cost_usd(model, {**usage, "input_token_details": {"cache_read": read // 2}}).source == slow.source
+
+
+def test_only_prices_without_steps_and_dates_are_remembered():
+    prices._plain.clear()
+    usage = {"input_tokens": 300_000, "output_tokens": 10, "total_tokens": 300_010}
+    for model in ("openai:gpt-4o-mini", "google_genai:gemini-2.5-pro", "deepseek:deepseek-chat"):
+        assert cost_usd(model, usage).usd
+    assert [name for _, name, _ in prices._plain] == ["gpt-4o-mini"]

@@ -7,11 +7,11 @@ from langchain_core.messages import AIMessage
 
 import chainops
 from chainops.core.clock import use_clock
-from chainops.core.errors import DeadlineExceeded
+from chainops.core.errors import AllRoutesFailed, DeadlineExceeded
 from chainops.models.model import Model
 from chainops.models.providers import ModelSettings, chat_model
 from chainops.resilience.component import Fallback, Sentence
-from chainops.resilience.records import AllRoutesFailed, FellBack, Truncated
+from chainops.resilience.records import FellBack, Truncated
 from chainops.testing.chat import ScriptedChatModel
 from chainops.testing.faults import Cut, Drip, Hang, Nonsense, Refuse, Status
 from chainops.testing.listening import ManualClock, capture_events

@@ -12,11 +12,11 @@ from langchain_core.messages import AIMessage
 
 import chainops
 from chainops.core.clock import use_clock
-from chainops.core.errors import ChainopsError
+from chainops.core.errors import AllRoutesFailed, ChainopsError
 from chainops.models.failures import Failure
 from chainops.resilience.component import Fallback, Sentence
 from chainops.resilience.policy import delay_s
-from chainops.resilience.records import AllRoutesFailed, Retried
+from chainops.resilience.records import Retried
 from chainops.resilience.retrying import Retry
 from chainops.testing.faults import Cut, Hang, Status
 from chainops.testing.listening import ManualClock, capture_events

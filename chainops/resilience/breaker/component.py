@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from pydantic import PrivateAttr
 
 from chainops.core.component import AnyRunnable, Component
-from chainops.core.errors import DeadlineExceeded
+from chainops.core.errors import AllRoutesFailed, DeadlineExceeded
 from chainops.core.run import Run
 from chainops.core.steps import Forward, Plan
 from chainops.models.failures import Failure
@@ -17,7 +17,6 @@ from chainops.resilience.breaker.circuit import Circuit
 from chainops.resilience.breaker.policy import BreakerSettings
 from chainops.resilience.breaker.records import CircuitOpen, Circuits
 from chainops.resilience.policy import judge
-from chainops.resilience.records import AllRoutesFailed
 
 
 class Breaker(Component[Any, Any]):

@@ -7,14 +7,13 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from chainops.core.component import AnyRunnable, Component
-from chainops.core.errors import StoreError
+from chainops.core.errors import AllRoutesFailed, StoreError
 from chainops.core.run import Run
 from chainops.core.steps import Do, Forward, Plan
 from chainops.resilience.budgets.books import Books
 from chainops.resilience.budgets.gate import BudgetGate
 from chainops.resilience.budgets.policy import BudgetSettings
 from chainops.resilience.budgets.records import BudgetExceeded, OverBudget
-from chainops.resilience.records import AllRoutesFailed
 
 
 class Budget(Component[Any, Any]):

@@ -44,9 +44,9 @@ class LimitsSettings(Settings):
     per: Literal["chain", "user", "tenant", "feature"] = "chain"
     """Each of them has these limits for itself. Callers that do not say which they are share one."""
     queue: QueueSettings = QueueSettings()
-    store: str = "process"
-    """Where permits are counted: `process` (this one alone: so many processes, so many times the limit), `chain` (the
-    chain's store: all processes that use it), or a URL: `redis://…`, `postgresql://…`, `sqlite:///…`."""
+    store: str = "chain"
+    """Where permits are counted: `chain` (the chain's store: all processes that use it), a URL (`redis://…`,
+    `postgresql://…`, `sqlite:///…`), or `process` (this one alone: so many processes, so many times the limit)."""
 
     @field_validator("store")
     @classmethod

@@ -15,7 +15,7 @@ import chainops
 from chainops.core.attempts import Expected
 from chainops.core.clock import use_clock
 from chainops.core.component import AnyRunnable, Component
-from chainops.core.errors import StoreUnavailable
+from chainops.core.errors import AllRoutesFailed, StoreUnavailable
 from chainops.core.steps import Ask, AskAll, Cancelled, Forward
 from chainops.models.failures import Failure, ModelUnavailable
 from chainops.models.model import Model
@@ -37,7 +37,6 @@ from chainops.resilience.budgets.spending import spending
 from chainops.resilience.budgets.sql_counters import SqlCounters
 from chainops.resilience.budgets.sql_ledger import SqlLedger
 from chainops.resilience.component import Fallback, Sentence
-from chainops.resilience.records import AllRoutesFailed
 from chainops.stores.sql import SqlStore
 from chainops.testing.chat import Reply, ScriptedChatModel
 from chainops.testing.listening import ManualClock, capture_events

@@ -1,0 +1,1 @@
+"""Which of several Runnables answers a question, and why."""

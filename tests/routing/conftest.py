@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import asyncio
+import hashlib
+
+import numpy as np
+import pytest
+
+from chainops.core.answer import Answer
+from chainops.models.model import Model
+from chainops.testing.chat import ScriptedChatModel
+
+
+class WordVectors:
+    """An embedder that is quick to start: texts with the same words are near each other."""
+
+    name, dimensions = "words", 256
+
+    def __init__(self, digest: str = "words-1") -> None:
+        self.digest = digest
+        self.embedded: list[str] = []
+
+    def embed(self, texts):
+        self.embedded += texts
+        rows = np.zeros((len(texts), self.dimensions), dtype=np.float32)
+        for row, text in zip(rows, texts, strict=True):
+            for word in text.lower().strip("?").split():
+                row[int(hashlib.sha256(word.encode("utf-8", "replace")).hexdigest(), 16) % self.dimensions] += 1
+        return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+
+
+@pytest.fixture
+def embedder():
+    return WordVectors()
+
+
+EXAMPLES = {
+    "billing": (
+        "my invoice is wrong", "the invoice is too high", "why is my invoice so high", "refund my payment",
+        "refund the wrong payment", "my payment is wrong", "why is my payment so high",
+    ),
+    "tech": (
+        "the app crashes", "the app crashes on start", "my app does not start", "login does not work",
+        "the login crashes", "the app does not work", "my login does not start",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture
+def examples():
+    return dict(EXAMPLES)
+
+
+@pytest.fixture
+def scripted():
+    def make(*replies, name="scripted", loop=True):
+        chat = ScriptedChatModel(replies=list(replies), loop=loop)
+        return Model(chat=lambda: chat, model=f"openai:{name}", name=name)
+
+    return make
+
+
+def _sum(chunks):
+    total = chunks[0]
+    for chunk in chunks[1:]:
+        total += chunk
+    return Answer.of(total)
+
+
+@pytest.fixture
+def everywhere():
+    """The answer of each driver, from the same component."""
+
+    def run(runnable, value, config=None):
+        async def astream():
+            return [chunk async for chunk in runnable.astream(value, config)]
+
+        return {
+            "invoke": runnable.invoke(value, config),
+            "ainvoke": asyncio.run(runnable.ainvoke(value, config)),
+            "stream": _sum(list(runnable.stream(value, config))),
+            "astream": _sum(asyncio.run(astream())),
+        }
+
+    return run
