@@ -88,16 +88,20 @@ class Model(Component[Any, AIMessage]):
             self.model, expect=lambda: self._expected(value), key=None if key is None else key.name, gates=gates
         )
         call = Forward(chat, value, kwargs=kwargs)
+        message: AIMessage | None = None
         try:
-            message: AIMessage = yield call
+            message = yield call
+            if message.response_metadata.get("finish_reason") == "content_filter":
+                raise ModelFailed(self.model, _FILTERED, next_move="rephrase the request, or use another model")
             if empty_answer(message):
                 raise EmptyAnswer(self.model)
             if cut_short(message):
                 raise ModelUnavailable(self.model, Failure("retryable", "cut off"), next_move="ask again")
         except (Exception, Cancelled, GeneratorExit) as error:
             # Who hangs up or runs late has still been read: the question was paid for, and what came of the answer.
-            is_paid = call.received is not None or isinstance(error, Cancelled | GeneratorExit | DeadlineExceeded)
-            usage, cost = self._spent(value, call.received, run) if is_paid else (None, None)
+            heard = call.received if message is None else message
+            is_paid = heard is not None or isinstance(error, Cancelled | GeneratorExit | DeadlineExceeded)
+            usage, cost = self._spent(value, heard, run) if is_paid else (None, None)
             failure = wrap(error, self.model, key_env=None if key is None else key.name)
             if key is not None and not self.model.startswith("openai:"):
                 key.heard_of(error)  # of other clients' answers we see no headers, except in their errors
@@ -172,7 +176,7 @@ class Model(Component[Any, AIMessage]):
     def _spent(self, value: Any, message: AIMessage | None, run: Run) -> tuple[UsageMetadata, float | None]:
         """Tokens and USD of a whole or broken-off answer. Without the provider's count, a stated estimate."""
         usage = None if message is None else message.usage_metadata
-        if usage is None or min(usage["input_tokens"], usage["output_tokens"]) < 0:
+        if usage is None or not _is_likely(usage, message):
             usage = _estimate(value, message)
             run.stage.facts["tokens"] = "estimated"
         cost = self._price(usage)
@@ -188,8 +192,15 @@ CONTINUE = (
 )
 """What a model is told that finishes another one's answer."""
 _NOTHING = UsageMetadata(input_tokens=0, output_tokens=0, total_tokens=0)
+_FILTERED = Failure("next_route", "content filter", detail="the provider's filter cut the answer")
 _TOO_LONG = frozenset({"length", "max_tokens", "MAX_TOKENS"})
 """What providers call the end of an answer that had more to say."""
+
+
+def _is_likely(usage: UsageMetadata, message: AIMessage | None) -> bool:
+    """Whether these counts can be: not below nothing, and not nothing for an answer that is there."""
+    said = message is not None and not empty_answer(message)
+    return min(usage["input_tokens"], usage["output_tokens"]) >= 0 and not (said and usage["output_tokens"] == 0)
 
 
 def _messages(value: Any) -> list[Any]:
