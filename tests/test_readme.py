@@ -38,8 +38,9 @@ def test_the_first_screen_has_the_two_commands():
 
 def test_python_runs_from_the_top_to_the_end(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPENAI_API_KEY", "any-word")
     names = {"__name__": "readme"}
-    first, cache = fences("python")
+    first, cache, failing = fences("python")
     exec(compile(first, "README.md", "exec"), names)  # our own README
     told = capsys.readouterr().out
     assert told.startswith("ok ")
@@ -50,6 +51,9 @@ def test_python_runs_from_the_top_to_the_end(tmp_path, monkeypatch, capsys):
     assert told.startswith("cached cache (exact)")
     assert "not yet certified" in told
     assert "How many elephants does the zoo have?" in told
+    exec(compile(failing, "README.md", "exec"), names)
+    told = capsys.readouterr().out
+    assert told.splitlines() == ["degraded It is 42. ['answered by second because first: overloaded']", "2 1"]
 
 
 @pytest.mark.parametrize("text", fences("yaml"))
@@ -60,11 +64,26 @@ def test_chain_files_are_understood(text, tmp_path):
     assert chainops.load(tmp_path / "chain.yaml").declared.name == "python-help"
 
 
+ROUTED = """chainops: 1
+name: routed
+kind: chat
+models: {{a: {{model: extractive}}, b: {{model: extractive}}}}
+pipeline: [{{route: {route}}}]
+"""
+BY_MEANING = """{by: meaning, routes: {money: a, time: b}, none: a, examples: {
+  money: ["What does it cost?", "How much is it?", "Is it expensive?", "What is the price?"],
+  time: ["When does it open?", "At what time do you close?", "Is it open on Sunday?", "How late may I come?"]}}"""
+
+
 def test_commands_run_in_their_order(tmp_path):
     commands = [line for text in fences("sh") for line in text.splitlines() if line.startswith("chainops ")]
     assert len(commands) >= 11
     rows = [{"question": f"What costs number {n % 3}?", "answer": f"{n % 3} euros"} for n in range(6)]
     (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps({"question": row["question"]}) for row in rows))
+    for folder, route in (("routed", "{by: complexity, simple: a, complex: b}"), ("meant", BY_MEANING)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "chain.yaml").write_text(ROUTED.format(route=route))
     for command in commands:
         if " ENTRY " in command:
             command = command.replace("ENTRY", newest_entry(tmp_path))
