@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import typer
+from langchain_core.messages.ai import UsageMetadata
 
 from chainops.core.errors import ChainopsError
 from chainops.spec.chain import Chain, load
@@ -25,7 +26,7 @@ def check(path: Path, *, as_json: bool) -> bool:
     else:
         unread, changed = _documents(chain)
         problems = [*_models(chain), *unread]
-        notes = [*changed, *_prompt(chain), *_order(chain), *_traces(chain)]
+        notes = [*changed, *_prompt(chain), *_order(chain), *_prices(chain), *_traces(chain)]
     if as_json:
         typer.echo(json.dumps({"ok": not problems, "problems": problems, "notes": notes}, ensure_ascii=False))
         return not problems
@@ -86,8 +87,35 @@ def _order(chain: Chain) -> list[str]:
     notes = []
     if "cache" in words and "fallback" in words and words.index("cache") > words.index("fallback"):
         notes.append("a cache inside a fallback is asked once for each model tried; put it before the fallback")
+    if "fallback" in words:
+        outside = [word for word in words[: words.index("fallback")] if word in _PER_ROUTE]
+        told = "before the fallback is for all its routes together; put it after, for each by itself"
+        notes += [f"{word!r} {told}" for word in outside]
     notes += [f"{word!r} stands twice in the pipeline" for word in sorted(set(words)) if words.count(word) > 1]
     return notes
+
+
+_PER_ROUTE = ("breaker", "retry")
+
+
+def _prices(chain: Chain) -> list[str]:
+    """Models that a budget in USD will not let be asked."""
+    from chainops.core.caller import Caller
+    from chainops.resilience.budgets.policy import BudgetSettings, limits_usd
+
+    budgets = [each.settings for each in chain.declared.pipeline if isinstance(each.settings, BudgetSettings)]
+    nobody = Caller()
+    if not any(limits_usd(each, nobody) and each.unknown_price_usd_per_million_tokens is None for each in budgets):
+        return []
+    costs = {name: model.cost(_ONE_TOKEN) for name, model in chain.site.models.items()}
+    return [
+        f"models.{name} is not asked under a budget in USD: its price is {cost.source}"
+        for name, cost in costs.items()
+        if cost.usd is None
+    ]
+
+
+_ONE_TOKEN: UsageMetadata = {"input_tokens": 1, "output_tokens": 0, "total_tokens": 1}
 
 
 def _traces(chain: Chain) -> list[str]:

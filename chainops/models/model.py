@@ -140,9 +140,10 @@ class Model(Component[Any, AIMessage]):
             output_tokens=self.expected_output_tokens,
             total_tokens=asked["input_tokens"] + self.expected_output_tokens,
         )
-        return Expected(usage["input_tokens"], usage["output_tokens"], self._price(usage).usd)
+        return Expected(usage["input_tokens"], usage["output_tokens"], self.cost(usage).usd)
 
-    def _price(self, usage: UsageMetadata) -> Cost:
+    def cost(self, usage: UsageMetadata) -> Cost:
+        """What a call that consumes this costs now."""
         elsewhere = self.base_url or (os.environ.get("OPENAI_BASE_URL") if self.model.startswith("openai:") else None)
         return cost_usd(self.model, usage, price=self.price, base_url=elsewhere)
 
@@ -179,7 +180,7 @@ class Model(Component[Any, AIMessage]):
         if usage is None or not _is_likely(usage, message):
             usage = _estimate(value, message)
             run.stage.facts["tokens"] = "estimated"
-        cost = self._price(usage)
+        cost = self.cost(usage)
         run.stage.usage, run.stage.cost_usd = usage, cost.usd
         if cost.usd is None:
             run.stage.facts["price"] = cost.source

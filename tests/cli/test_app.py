@@ -382,3 +382,15 @@ def test_a_pushed_prompt_is_found_by_the_chain_it_stands_under(tmp_path):
     checked = chainops("check", "shop/chain.yaml", cwd=tmp_path)
     assert checked.returncode == 0, checked.stderr
     assert b"version 1" in checked.stdout
+
+
+def test_check_tells_which_wrappers_stand_oddly_and_which_models_a_budget_leaves_out(tmp_path):
+    (tmp_path / "chain.yaml").write_text(
+        "chainops: 1\nname: talk\nkind: chat\ntraces: off\n"
+        'models: {here: {model: "openai:gpt-4o", base_url: "http://127.0.0.1:9/v1"}, local: extractive}\n'
+        "pipeline: [retry, budget: {usd_per_day: 1}, fallback: [here, local]]\n"
+    )
+    told = chainops("check", "chain.yaml", cwd=tmp_path, OPENAI_API_KEY="any").stdout.decode()
+    assert "'retry' before the fallback" in told
+    assert "models.here is not asked under a budget in USD" in told
+    assert "models.local" not in told
