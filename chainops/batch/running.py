@@ -25,7 +25,7 @@ from chainops.batch.records import OutputTaken, Stopped, answered, failed
 from chainops.batch.rows import Row, Source, source_of
 from chainops.batch.summary import Summary, summary_of
 from chainops.batch.workers import workers
-from chainops.core.errors import CallRefused, InvalidInput
+from chainops.core.errors import AllRoutesFailed, CallRefused, InvalidInput
 from chainops.spec.chain import Chain, load
 
 if TYPE_CHECKING:
@@ -136,6 +136,8 @@ class Runner:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Any] | None = None
         self._tell: Callable[[], None] = lambda: None
+        self._refused_since: float | None = None
+        """Since when limits and breakers let nothing through."""
         self.notes: list[str] = []
         self.journal: Journal
         self.source: Source
@@ -247,15 +249,20 @@ class Runner:
     async def _answer(self, row: Row) -> Any:
         """The chain's answer; None, after a while, where a limit or a breaker did not let it be asked."""
         try:
-            return await self.chain.ainvoke(dict(row.value), row.config)
-        except CallRefused as refused:
-            wait_s = refused.retry_after_s
-            if wait_s is None or wait_s > MOST_WAIT_S:  # a budget of the day, say: that is this row's result
+            answer = await self.chain.ainvoke(dict(row.value), row.config)
+        except (CallRefused, AllRoutesFailed) as error:
+            wait_s = _again_s(error)
+            now = time.monotonic()
+            self._refused_since = self._refused_since or now
+            is_hopeless = now - self._refused_since > MOST_WAIT_S  # nothing was let through for all that time
+            if wait_s is None or wait_s > MOST_WAIT_S or is_hopeless:  # a budget of the day, a refused key
                 raise
             until = time.monotonic() + max(wait_s, SHOWN_EVERY_S)
             while not self.is_stopping and (left_s := until - time.monotonic()) > 0:  # noqa: ASYNC110 (told from a thread)
                 await asyncio.sleep(min(left_s, SHOWN_EVERY_S))
             return None
+        self._refused_since = None
+        return answer
 
     async def _keep(self) -> None:
         """Tell how far it is, and force the journal to the disk, now and then."""
@@ -315,3 +322,12 @@ def _provider(via: Any, chain: Chain, *, skip_wrappers: bool) -> Any:
     if not isinstance(via, OpenAIBatch):
         raise InvalidInput("via", repr(via), "'openai-batch' or an OpenAIBatch")
     return ProviderRun(chain, via, skip_wrappers=skip_wrappers)
+
+
+def _again_s(error: CallRefused | AllRoutesFailed) -> float | None:
+    """In how many seconds a row may be asked again that was not asked at all; None: that is not known, or it was."""
+    if isinstance(error, CallRefused):
+        return error.retry_after_s
+    refused = [each for _, each in error.failures if isinstance(each, CallRefused | AllRoutesFailed)]
+    waits = [wait_s for each in refused if (wait_s := _again_s(each)) is not None]
+    return min(waits) if waits and len(refused) == len(error.failures) else None

@@ -19,7 +19,7 @@ from chainops.core.clock import use_clock
 from chainops.core.component import Component
 from chainops.core.errors import ChainopsError
 from chainops.core.events import listen
-from chainops.core.run import Run
+from chainops.core.run import Errand, Run
 from chainops.core.steps import Do, Forward, Plan
 
 if TYPE_CHECKING:
@@ -123,6 +123,7 @@ def _queue(cache: SemanticCache, component: Component[Any, Any], value: Any, run
         update={"purpose": "audit", "deadline_s": DEADLINE_S, "session": None, "expose": None, "cache": "bypass"}
     )
     listeners, kwargs, clock = run.request.listeners, dict(run.kwargs), run.clock
+    config = RunnableConfig(configurable={STATE_KEY: Errand(caller, run.terms)})
 
     def work() -> None:
         with ExitStack() as stack:
@@ -130,6 +131,6 @@ def _queue(cache: SemanticCache, component: Component[Any, Any], value: Any, run
                 stack.enter_context(listen(listener))
             stack.enter_context(use_clock(clock))
             with contextlib.suppress(Exception):  # told as an event; nobody waits for this answer
-                component.invoke(value, RunnableConfig(configurable={STATE_KEY: caller}), **kwargs)
+                component.invoke(value, config, **kwargs)
 
     return cache.background.submit(work)

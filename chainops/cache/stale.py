@@ -10,7 +10,7 @@ from chainops.cache.component import SemanticCache
 from chainops.cache.lookup import Found, Lookup
 from chainops.cache.messages import restored
 from chainops.core.component import Component
-from chainops.core.errors import CallRefused
+from chainops.core.errors import CallRefused, StoreError
 from chainops.core.events import Event
 from chainops.core.run import Run
 from chainops.core.steps import Do, Plan, Say
@@ -33,7 +33,7 @@ class StaleAnswers(Component[Any, Any]):
     have changed, are gone and never served.
 
     Raises:
-        CallRefused: Nothing is stored that may be served; the next route may answer.
+        CallRefused: Nothing is stored that may be served, or the store cannot be reached; the next route may answer.
     """
 
     kind: ClassVar[str] = "stale_cache"
@@ -46,9 +46,16 @@ class StaleAnswers(Component[Any, Any]):
         key = None if run.caller.cache == "bypass" else (yield from cache.key(value, run))
         if key is None:
             raise CallRefused("stale cache", "nothing stored", "this request is not cached")
-        lookup = Lookup(cache.replica(), cache.settings.model_copy(update={"ttl": None}), None)
         now, now_s, tenant = run.clock.time(), run.clock.monotonic(), run.caller.tenant
-        found: Found = yield Do(lambda: lookup.find(key, tenant=tenant, now=now, now_s=now_s, draw=1.0, changes=False))
+
+        def find() -> Found:
+            lookup = Lookup(cache.replica(), cache.settings.model_copy(update={"ttl": None}), None)
+            return lookup.find(key, tenant=tenant, now=now, now_s=now_s, draw=1.0, changes=False)
+
+        try:
+            found: Found = yield Do(find)
+        except StoreError as error:
+            raise CallRefused("stale cache", "cache unreachable", str(error)) from error
         entry = found.entry
         if entry is None:
             raise CallRefused("stale cache", "nothing stored", f"nothing may be served: {found.why or 'it is empty'}")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from chainops.core.steps import Plan
 
 Outcome = Literal["ok", "failed", "cancelled", "lost", "refused"]
-"""`refused`: a gate did not let the call be made; nothing was sent or consumed."""
+"""`refused`: it did not pass a gate, or nobody waited for it to; nothing was sent or consumed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class Attempt:
                 yield from gate.enter(self, run)
                 self._gates.append(gate)
         except BaseException as error:
-            self.settle("refused" if isinstance(error, Exception) else "cancelled", error=error)
+            self.settle("refused", error=error)  # also when the caller went away: it was never made
             raise
 
     def left(self) -> Iterator[Gate]:

@@ -65,7 +65,7 @@ async def in_time(run: Run, call: Callable[..., Any], *args: Any, **kwargs: Any)
     Every stage above waits with a deadline too, the same one. The innermost is the one that ends, so that its
     plan can still answer: a stage whose child is waiting itself looks again a little later.
     """
-    if run.request.deadline is None:
+    if run.deadline is None:
         return await call(*args, **kwargs)
     run.check_deadline()
     timer = asyncio.timeout(None)

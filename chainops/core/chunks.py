@@ -12,14 +12,14 @@ from chainops.core.answer import RestartChunk
 
 
 def merge(chunks: Sequence[Any]) -> Any:
-    """The whole value that these chunks make; None for no chunks.
+    """The whole value that these chunks make; None for no chunks, or where all of them were taken back.
 
     Messages come back as messages, never as chunks. Values that cannot be added: the last one,
     as LangChain does.
     """
+    chunks = chunks[_begin(chunks) :]
     if not chunks:
         return None
-    chunks = chunks[_begin(chunks) :]
     first = chunks[0]
     if isinstance(first, AIMessageChunk) and all(isinstance(each, AIMessageChunk) for each in chunks):
         return message_chunk_to_message(first if len(chunks) == 1 else add_ai_message_chunks(first, *chunks[1:]))
@@ -37,7 +37,7 @@ def merge(chunks: Sequence[Any]) -> Any:
 def _begin(chunks: Sequence[Any]) -> int:
     """Where the answer begins: after the last chunk that took all before it back."""
     voids = [position for position, each in enumerate(chunks) if isinstance(each, RestartChunk)]
-    return min(voids[-1] + 1, len(chunks) - 1) if voids else 0
+    return voids[-1] + 1 if voids else 0
 
 
 def as_chunk(value: Any) -> Any:

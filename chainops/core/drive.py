@@ -170,8 +170,8 @@ def drive(talk: Talk, *, streaming: bool, tell: Callable[[], None]) -> Generator
                 else:
                     reply = _answer(step, run)
             except Exception as error:  # noqa: BLE001 (thrown into the plan, whose business it is)
-                if isinstance(step, Forward | Race) and step.released:
-                    talk.said.append(step.received)
+                if isinstance(step, Forward | Race) and (received := step.received) is not None:
+                    talk.said.append(received)
                 step = talk.throw(error)
             else:
                 step = talk.send(reply)
@@ -260,9 +260,10 @@ def _ask_all(step: AskAll, run: Run) -> list[Any]:
 
 def _whole(step: Forward, run: Run) -> Any:
     run.check_deadline()
-    reply = step.runnable.invoke(step.value, watched(run), **step.kwargs)
+    step.is_sent = True
+    step.came = step.runnable.invoke(step.value, watched(run), **step.kwargs)
     run.check_deadline()
-    return through(step, reply)
+    return through(step, step.came)
 
 
 def _forward(step: Forward, run: Run) -> Generator[Any, None, Any]:
@@ -270,6 +271,7 @@ def _forward(step: Forward, run: Run) -> Generator[Any, None, Any]:
     nobody has heard anything, and the plan may still take another way.
     """
     run.check_deadline()
+    step.is_sent = True
     held: list[Any] = []
     chunks = step.runnable.stream(step.value, watched(run), **step.kwargs)
     try:
@@ -326,8 +328,8 @@ async def adrive(talk: Talk, *, streaming: bool, tell: Callable[[], Any]) -> Asy
                 else:
                     reply = await _aanswer(step, run)
             except Exception as error:  # noqa: BLE001 (thrown into the plan, whose business it is)
-                if isinstance(step, Forward | Race) and step.released:
-                    talk.said.append(step.received)
+                if isinstance(step, Forward | Race) and (received := step.received) is not None:
+                    talk.said.append(received)
                 step = talk.throw(error)
             else:
                 step = talk.send(reply)
@@ -424,6 +426,8 @@ async def _aask_all(step: AskAll, run: Run) -> list[Any]:
 
 
 async def _awhole(step: Forward, run: Run) -> Any:
+    run.check_deadline()
+    step.is_sent = True
     config = watched(run)
     return through(step, await in_time(run, step.runnable.ainvoke, step.value, config, **step.kwargs))
 
@@ -431,6 +435,7 @@ async def _awhole(step: Forward, run: Run) -> Any:
 async def _aforward(step: Forward, run: Run) -> AsyncGenerator[Any, None]:
     """The async twin of `_forward`; the whole answer is `step.received`."""
     run.check_deadline()
+    step.is_sent = True
     held: list[Any] = []
     chunks = step.runnable.astream(step.value, watched(run), **step.kwargs)
     try:

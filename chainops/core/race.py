@@ -16,6 +16,7 @@ from langchain_core.runnables import RunnableConfig
 
 from chainops.core.calling import child_config, in_time, released, rest, through
 from chainops.core.chunks import as_chunk, has_substance
+from chainops.core.errors import PlanError
 from chainops.core.report import Report
 from chainops.core.run import Run
 from chainops.core.steps import Forward, Race
@@ -193,6 +194,17 @@ class _Task(_Entry):
         self._spoke = False
         self.chunks: asyncio.Queue[Any] = asyncio.Queue(_HELD)
         self.task = asyncio.get_running_loop().create_task(self._work())
+        self.task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A route that was cancelled from inside says nothing any more: that is a failure of its own."""
+        if task.cancelled():
+            gone = PlanError("a route of a race was cancelled from inside")
+            if self._spoke:
+                with contextlib.suppress(asyncio.QueueFull):  # nobody reads a full one: the race is over
+                    self.chunks.put_nowait(gone)
+            else:
+                self._news.put_nowait((self.position, gone))
 
     async def _work(self) -> None:
         with self._run.attempts.held_open():

@@ -6,9 +6,9 @@ import itertools
 import uuid
 from asyncio import CancelledError
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk
@@ -37,13 +37,12 @@ class Request:
         "chain",
         "clock",
         "deadline",
-        "deadline_s",
         "events",
         "id",
+        "is_late_allowed",
         "keeps_values",
         "memo",
         "report",
-        "shares",
         "stages",
         "started",
         "started_at",
@@ -60,8 +59,8 @@ class Request:
         self._ended: float | None = None
         self.deadline = None if caller.deadline_s is None else self.started + caller.deadline_s
         """On the clock's monotonic time; None for no limit."""
-        self.deadline_s = caller.deadline_s
-        """How long it was given, for people."""
+        self.is_late_allowed = False
+        """Whether an answer is given however late: it is there, or needs no time."""
         self.chain: str | None = None
         self.versions: dict[str, Any] = {}
         """What answered: digests and versions of prompts, models, knowledge. Plain JSON."""
@@ -75,8 +74,6 @@ class Request:
         self._listeners = (*current_listeners(), *listeners)
         self.keeps_values = any(getattr(each, "keeps_values", False) for each in self._listeners)
         """Whether a listener (a trace writer) wants the stages' inputs and outputs."""
-        self.shares: dict[str, float] = {}
-        """Seconds that stages may take, by their kind: `retrieve`, `rerank`, `attempt`."""
         self.attempts = Attempts(
             self.clock,
             lambda event: self.tell(event, None),
@@ -150,6 +147,29 @@ class Terms:
     """What calls are made for, where that is not the request's own purpose: `hedge`."""
     continues: str | None = None
     """What another route had said when it broke off: the answer is to go on from there."""
+    are_cuts_mended: bool = False
+    """Whether a wrapper further out decides what becomes of a stream that breaks off."""
+    deadline: float | None = None
+    """On the clock's monotonic time; the request's own counts too."""
+    within_s: float | None = None
+    """How long that was, for people."""
+    shares: Mapping[str, float] = field(default_factory=dict)
+    """Seconds that stages may take, by their kind: `retrieve`, `rerank`, `attempt`."""
+
+
+class Errand:
+    """Opens a request that another one leaves behind, such as an audit: on the same caller's behalf, under the same
+    limits and budgets. Stands in a config where a caller would.
+    """
+
+    __slots__ = ("caller", "terms")
+
+    def __init__(self, caller: Caller, terms: Terms) -> None:
+        self.caller = caller
+        self.terms = Terms(gates=terms.gates)
+
+    def __repr__(self) -> str:
+        return "<errand>"
 
 
 class Scope:
@@ -210,9 +230,11 @@ class Run:
             self.request, self.report = state.request, state.report
             parent, self.watched, self.terms = state.stage, state.watched, state.terms
         else:
-            self.request = Request(state if isinstance(state, Caller) else _NOBODY, listeners)
+            errand = state if isinstance(state, Errand) else None
+            caller = errand.caller if errand is not None else state
+            self.request = Request(caller if isinstance(caller, Caller) else _NOBODY, listeners)
             self.report = self.request.report
-            parent, self.watched, self.terms = None, False, _NO_TERMS
+            parent, self.watched, self.terms = None, False, _NO_TERMS if errand is None else errand.terms
         self.stage = self.request.open_stage(parent, component_name, kind)
         self.config = config
         self.kwargs = kwargs
@@ -256,36 +278,54 @@ class Run:
         return attempt
 
     @property
+    def deadline(self) -> float | None:
+        """On the clock's monotonic time: the request's, or a nearer one of a wrapper further out; None for no limit."""
+        ours, all_ = self.terms.deadline, self.request.deadline
+        if self.request.is_late_allowed:
+            return None
+        if ours is None or all_ is None:
+            return all_ if ours is None else ours
+        return min(ours, all_)
+
+    @property
     def remaining_s(self) -> float | None:
-        """Seconds until the request's deadline, at least 0; None for no deadline."""
-        deadline = self.request.deadline
+        """Seconds until the deadline, at least 0; None for no deadline."""
+        deadline = self.deadline
         return None if deadline is None else max(0.0, deadline - self.request.clock.monotonic())
 
     def check_deadline(self) -> None:
-        deadline = self.request.deadline
+        deadline = self.deadline
         if deadline is not None and self.request.clock.monotonic() >= deadline:
             raise self.late()
 
-    def limit_time(self, within_s: float, shares: dict[str, float]) -> None:
-        """Let the request take at most so many seconds from now, and its stages so many each. The nearer limit
-        counts.
+    def limit_time(self, within_s: float, shares: Mapping[str, float]) -> None:
+        """Let what is called from here take at most so many seconds from now, and its stages so many each. The nearer
+        limit counts.
         """
-        request = self.request
-        until = request.clock.monotonic() + within_s
-        if request.deadline is None or until < request.deadline:
-            request.deadline, request.deadline_s = until, within_s
-        for stage, share_s in shares.items():
-            request.shares[stage] = min(share_s, request.shares.get(stage, share_s))
+        until, terms = self.request.clock.monotonic() + within_s, self.terms
+        if terms.deadline is None or until < terms.deadline:
+            terms = replace(terms, deadline=until, within_s=within_s)
+        known = terms.shares
+        nearer = {stage: min(share_s, known.get(stage, share_s)) for stage, share_s in shares.items()}
+        self.terms = replace(terms, shares={**known, **nearer})
 
-    def waive_deadline(self) -> None:
-        """Answer although it is late: nothing more in this request is cut off for its deadline.
+    @contextmanager
+    def without_deadline(self) -> Iterator[None]:
+        """Answer although it is late: what is called inside the block is not cut off. If that fails, the deadline
+        counts again; an answer is handed on, however late.
 
-        For a plan that was thrown `DeadlineExceeded` and has something quick to say: a fixed sentence.
+        For a plan that has something quick to say: a fixed sentence.
         """
-        self.request.deadline = None
+        self.request.is_late_allowed = True
+        try:
+            yield
+        except BaseException:
+            self.request.is_late_allowed = False
+            raise
 
     def late(self) -> DeadlineExceeded:
-        return DeadlineExceeded(self.stage.name, self.request.deadline_s or 0.0)
+        ours = self.terms.within_s if self.deadline == self.terms.deadline else None
+        return DeadlineExceeded(self.stage.name, ours or self.request.caller.deadline_s or 0.0)
 
     def emit(self, event: Event) -> None:
         """Record what happened: report and listeners now, LangChain callbacks before the next step."""

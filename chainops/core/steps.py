@@ -34,7 +34,7 @@ class Forward:
     the caller: None means that nothing has, and another route may still be taken unseen.
     """
 
-    __slots__ = ("filter", "kwargs", "released", "runnable", "value")
+    __slots__ = ("came", "filter", "is_sent", "kwargs", "released", "runnable", "value")
 
     def __init__(
         self,
@@ -47,6 +47,10 @@ class Forward:
         self.runnable, self.value, self.filter = runnable, value, filter
         self.kwargs = kwargs or {}
         self.released: list[Any] = []
+        self.is_sent = False
+        """Whether the call was made: not where the deadline had passed before."""
+        self.came: Any = None
+        """The whole answer of a call that came too late to be given to anybody, but was made and paid for."""
 
     @property
     def received(self) -> Any:

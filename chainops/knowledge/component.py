@@ -111,7 +111,7 @@ class Retrieve(Component[str, Passages]):
     token_budget: int = 2000
 
     def plan(self, value: str, run: Run) -> Plan[Passages]:
-        hits, kept, digests, late = yield Do(lambda: self._search(value, _Time(run.clock, run.request.shares)))
+        hits, kept, digests, late = yield Do(lambda: self._search(value, _Time(run.clock, run.terms.shares)))
         if late is not None:
             run.emit(late)
             run.report.mark("degraded", f"{late.what}: {late.reason}")

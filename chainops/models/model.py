@@ -69,11 +69,12 @@ class Model(Component[Any, AIMessage]):
         run.stage.model = self.model
         kwargs = dict(run.kwargs)
         value = self._continued(value, run)
-        within_s = min(self.timeout_s, run.request.shares.get("attempt", self.timeout_s))
-        if (remaining_s := run.remaining_s) is not None:
-            within_s = min(within_s, remaining_s)
-        if within_s < self.timeout_s and self.model.startswith("openai:"):
-            kwargs["timeout"] = max(within_s, 0.001)  # the one client known to take it with each call
+        outer, share_s = run.terms, run.terms.shares.get("attempt")
+        if share_s is not None:
+            run.limit_time(share_s, {})
+        remaining_s = run.remaining_s
+        if remaining_s is not None and remaining_s < self.timeout_s and self.model.startswith("openai:"):
+            kwargs["timeout"] = max(remaining_s, 0.001)  # the one client known to take it with each call
         key = None if self.keys is None else self.keys.choose(run.clock.monotonic())
         opener = self.chat if key is None else key.chat
         try:
@@ -99,10 +100,16 @@ class Model(Component[Any, AIMessage]):
                 raise ModelUnavailable(self.model, Failure("retryable", "cut off"), next_move="ask again")
         except (Exception, Cancelled, GeneratorExit) as error:
             # Who hangs up or runs late has still been read: the question was paid for, and what came of the answer.
-            heard = call.received if message is None else message
-            is_paid = heard is not None or isinstance(error, Cancelled | GeneratorExit | DeadlineExceeded)
+            heard = message or call.received or call.came
+            left = isinstance(error, Cancelled | GeneratorExit | DeadlineExceeded)
+            is_paid = heard is not None or (left and call.is_sent)
             usage, cost = self._spent(value, heard, run) if is_paid else (None, None)
-            failure = wrap(error, self.model, key_env=None if key is None else key.name)
+            run.terms = outer
+            if isinstance(error, DeadlineExceeded) and share_s is not None and run.remaining_s != 0:
+                slow = Failure("retryable", "timeout", detail=f"no whole answer in its share of {share_s:g} s")
+                failure = ModelUnavailable(self.model, slow, next_move="ask again, or another model")
+            else:
+                failure = wrap(error, self.model, key_env=None if key is None else key.name)
             if key is not None and not self.model.startswith("openai:"):
                 key.heard_of(error)  # of other clients' answers we see no headers, except in their errors
             cancelled = isinstance(error, Cancelled | GeneratorExit)

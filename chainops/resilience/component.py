@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -11,7 +12,7 @@ from langchain_core.messages import AIMessage
 from pydantic import Discriminator, Field, Tag
 
 from chainops.core.component import AnyRunnable, Component
-from chainops.core.errors import AllRoutesFailed, DeadlineExceeded
+from chainops.core.errors import AllRoutesFailed
 from chainops.core.run import Run
 from chainops.core.settings import Settings
 from chainops.core.steps import Forward, Plan, Restart, Say
@@ -124,31 +125,35 @@ class Fallback(Component[Any, Any]):
     def plan(self, value: Any, run: Run) -> Plan[Any]:
         names = self.names or tuple(route.get_name() for route in self.routes)
         left = deque(zip(names, self.routes, strict=True))
+        run.terms = outer = replace(run.terms, are_cuts_mended=True)
         failures: list[tuple[str, Exception]] = []
         said: AIMessage | None = None
         """What routes that broke off had said, where the next one goes on from it."""
+        void: tuple[str, str, AIMessage] | None = None
+        """Who broke off, why, and what was taken back for the next one to begin anew."""
         while left:
             name, route = left.popleft()
-            if _answers_late(route):
-                run.waive_deadline()
-            call = self._call(route, value, said, run)
+            run.terms, call = outer, Forward(route, value, kwargs=run.kwargs)
+            if said is not None:
+                text = f"{outer.continues or ''}{said.content}"
+                run.terms, call.filter = replace(outer, continues=text), Joint(text)
             try:
-                answer = yield call
+                with run.without_deadline() if _answers_late(route) else nullcontext():
+                    answer = yield call
             except Exception as error:
                 failure = judge(error)
                 if not can_mend(failure):
                     raise
                 failures.append((name, error))
                 said = _with(said, call.received)
-                is_late = isinstance(error, DeadlineExceeded) or run.remaining_s == 0
-                _drop_hopeless(left, is_late=is_late, said=said)
+                _drop_hopeless(left, is_late=run.remaining_s == 0, said=said)
                 to = left[0][0] if left else None
                 if said is None:
                     if to is not None:
                         run.emit(FellBack(route=name, to=to, failure=failure.kind, reason=failure.reason))
                 elif to is not None and self._may_restart(run):
                     run.emit(Restarted(route=name, to=to, reason=failure.reason))
-                    said = None
+                    void, said = (name, failure.reason, said), None
                     yield Restart()
                 elif to is not None and self.on_cut == "continue" and can_be_continued(said):
                     run.emit(Continued(route=name, to=to, said_chars=len(str(said.content)), reason=failure.reason))
@@ -162,22 +167,16 @@ class Fallback(Component[Any, Any]):
                     verb = "answered" if said is None else "finished"
                     run.report.mark("degraded", f"{verb} by {name} because {reasons}")
                 return answer if said is None else joined(said, answer)
-        last = failures[-1][1]
-        if isinstance(last, DeadlineExceeded):
-            raise last
+        if void is not None:  # nobody began anew: half an answer is better than none
+            yield Say(void[2])
+            return cut_off(run, *void)
         if run.remaining_s == 0:
-            raise run.late() from last
+            raise run.late() from failures[-1][1]
         raise AllRoutesFailed(failures)
 
-    def _call(self, route: AnyRunnable, value: Any, said: AIMessage | None, run: Run) -> Forward:
-        if said is None:
-            return Forward(route, value, kwargs=run.kwargs)
-        text = str(said.content)
-        run.terms = replace(run.terms, continues=text)
-        return Forward(route, value, kwargs=run.kwargs, filter=Joint(text))
-
     def _may_restart(self, run: Run) -> bool:
-        return self.on_cut == "restart" and run.caller.restarts
+        """Not where a part of the answer is another's: that could not be taken back with it."""
+        return self.on_cut == "restart" and run.caller.restarts and run.terms.continues is None
 
 
 def _with(said: AIMessage | None, more: Any) -> Any:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk
-from langchain_core.messages.ai import add_usage
+from langchain_core.messages.ai import add_ai_message_chunks, add_usage
+from langchain_core.messages.base import merge_content
 
 _LOOK_CHARS = 200
 """How much of a continuation is looked at before any of it is said."""
@@ -44,12 +45,11 @@ class Joint:
     def _opened(self) -> Iterator[Any]:
         self._is_open = True
         held, self._held = self._held, []
-        if not held:
-            return
-        text = "".join(str(each.content) for each in held if isinstance(each.content, str))
-        last = held[-1]
-        kept = {name: getattr(last, name) for name in last.model_fields_set if name not in ("content", "type")}
-        yield from self._shortened(AIMessageChunk(content=self._joined(text), **kept))
+        if any(not isinstance(each.content, str) for each in held):
+            yield from held  # parts of other kinds than text: nothing to compare them with
+        elif held:
+            whole = held[0] if len(held) == 1 else add_ai_message_chunks(held[0], *held[1:])
+            yield from self._shortened(whole.model_copy(update={"content": self._joined(str(whole.content))}))
 
     def _joined(self, text: str) -> str:
         said, begun = self._said, text.lstrip()
@@ -98,7 +98,7 @@ def joined(said: AIMessage, more: AIMessage) -> AIMessage:
     """Two parts as one message: the last one's facts, and what both consumed."""
     usage = add_usage(said.usage_metadata, more.usage_metadata) if said.usage_metadata else more.usage_metadata
     return AIMessage(
-        content=f"{said.content}{more.content}",
+        content=merge_content(said.content, more.content),
         tool_calls=more.tool_calls,
         response_metadata=more.response_metadata,
         usage_metadata=usage,

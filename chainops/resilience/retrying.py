@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from chainops.core.component import AnyRunnable, Component
-from chainops.core.errors import DeadlineExceeded
 from chainops.core.run import Run
 from chainops.core.settings import Seconds, Settings
 from chainops.core.steps import Forward, Plan, Wait
@@ -70,7 +69,7 @@ class Retry(Component[Any, Any]):
 
     def _wait_s(self, error: Exception, turn: int, run: Run) -> float | None:
         """How long to wait before the next try; None: there is none."""
-        if turn >= self.attempts or run.attempts.repeats_left == 0 or isinstance(error, DeadlineExceeded):
+        if turn >= self.attempts or run.attempts.repeats_left == 0:
             return None
         wait_s = delay_s(judge(error), turn=turn, base_s=self.base_s, most_s=self.max_wait_s, draw=self.draw)
         remaining_s = run.remaining_s

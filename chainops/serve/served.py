@@ -18,21 +18,28 @@ from chainops.core.errors import (
     StoreUnavailable,
 )
 from chainops.models.failures import ModelFailed
+from chainops.resilience.budgets.records import BudgetExceeded, PriceUnknown
+from chainops.resilience.limits.records import Overloaded
 
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (InvalidInput, 422),
     (DeadlineExceeded, 504),
-    (CallRefused, 429),
+    (Overloaded, 429),
+    (BudgetExceeded, 429),
+    (PriceUnknown, 500),
+    (CallRefused, 503),
     (ModelFailed, 502),
-    (AllRoutesFailed, 502),
     (StoreUnavailable, 503),
 )
 
 
 def http_status(error: Exception) -> int:
     """The HTTP status that says whose fault a failure is."""
-    if isinstance(error, AllRoutesFailed) and all(isinstance(each, CallRefused) for _, each in error.failures):
-        return 429
+    if isinstance(error, AllRoutesFailed):
+        statuses = {http_status(each) for each in _flat(error)}
+        return statuses.pop() if len(statuses) == 1 else 502
+    if isinstance(error, ModelFailed) and error.kind == "caller":
+        return 422
     return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
 
 
@@ -41,9 +48,17 @@ def told(error: ChainopsError) -> dict[str, Any]:
     return {"error": type(error).__name__, "message": str(error)}
 
 
+def _flat(error: AllRoutesFailed) -> list[Exception]:
+    """Why each route failed, those of routes inside routes too."""
+    found: list[Exception] = []
+    for _, each in error.failures:
+        found += _flat(each) if isinstance(each, AllRoutesFailed) else [each]
+    return found
+
+
 def retry_after(error: Exception) -> dict[str, str]:
     """The header that tells a client when to come again, in whole seconds; none where that is not known."""
-    failures = [each for _, each in error.failures] if isinstance(error, AllRoutesFailed) else [error]
+    failures = _flat(error) if isinstance(error, AllRoutesFailed) else [error]
     known = [each for failure in failures if (each := getattr(failure, "retry_after_s", None)) is not None]
     return {"Retry-After": str(math.ceil(min(known)))} if known and http_status(error) in (429, 502, 503) else {}
 

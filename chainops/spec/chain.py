@@ -84,13 +84,15 @@ class Chain(Component[Any, Answer]):
 
     def plan(self, value: Any, run: Run) -> Plan[Any]:
         request = normal(value, max_chars=self.declared.max_question_chars)
+        if run.caller.budget_usd is not None:
+            from chainops.resilience.budgets.gate import gate_of_caller
+
+            gate = gate_of_caller(run)
+            if gate not in run.terms.gates:
+                run.terms = replace(run.terms, gates=(*run.terms.gates, gate))
         is_outermost = run.request.chain is None
         if is_outermost:
             run.request.chain = self.declared.name
-            if run.caller.budget_usd is not None:
-                from chainops.resilience.budgets.gate import gate_of_caller
-
-                run.terms = replace(run.terms, gates=(*run.terms.gates, gate_of_caller(run)))
         if self.declared.knowledge is not None:
             for event in (yield Do(lambda: self.site.ready(self), blocks=not self.site.is_ready)):
                 run.emit(event)
@@ -108,7 +110,7 @@ class Chain(Component[Any, Answer]):
             from chainops.resilience.policy import can_mend, judge
 
             failure = judge(error)
-            if call.received is None or not can_mend(failure) or not is_outermost:
+            if call.received is None or not can_mend(failure) or run.terms.are_cuts_mended:
                 raise
             return cut_off(run, self.declared.name, failure.reason, call.received)
 

@@ -31,6 +31,8 @@ class Rag(Component[dict[str, Any], AIMessage]):
     def plan(self, value: dict[str, Any], run: Run) -> Plan[AIMessage]:
         key = (id(self.retrieve), value["question"])
         found: Passages | None = run.request.memo.get(key)
+        # What another model had said counts the same passages only where they were found for both.
+        said = run.terms.continues if found is not None else None
         if found is None:
             found = yield Ask(self.retrieve, value["question"])
             run.request.memo[key] = found
@@ -48,7 +50,7 @@ class Rag(Component[dict[str, Any], AIMessage]):
         ]
         messages = self.prompt.render(**_variables(self.prompt, value, context=render_passages(shown)))
         answer: AIMessage = yield Forward(self.model, messages, kwargs=run.kwargs)
-        text = f"{run.terms.continues or ''}{answer.text}"  # where it went on from what another model had said
+        text = f"{said or ''}{answer.text}"
         run.report.sources = yield Do(lambda: cite(text, found.passages))
         run.report.uses |= found.uses([source["n"] for source in run.report.sources])
         run.stage.facts["cited"] = len(run.report.sources)

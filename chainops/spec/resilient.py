@@ -41,8 +41,10 @@ def chains_of_fallback(settings: FallbackSettings) -> Iterable[str]:
 
 
 def fallback(settings: FallbackSettings, site: Site, rest: Rest) -> Fallback:
-    """Begins with the model that a route further out chose; the others follow in their order."""
-    routes = sorted(settings.routes, key=lambda route: route != rest.model)
+    """Begins with the model that a wrapper further out chose, listed here or not; the others follow in their order."""
+    routes = list(settings.routes)
+    if rest.model is not None:
+        routes = [rest.model, *(each for each in routes if each != rest.model)]
     return Fallback(
         routes=tuple(_route(route, site, rest) for route in routes),
         names=tuple(map(name_of, routes)),

@@ -45,7 +45,13 @@ class Budget(Component[Any, Any]):
 
     def plan(self, value: Any, run: Run) -> Plan[Any]:
         outer = run.terms
-        gate = BudgetGate(self.settings, run, self.books, budget=self.budget, chain=self.chain)
+        # One for the whole request: a retry or a fallback further out comes here again, with the same limits.
+        known = ("budget", self.budget)
+        gate = run.request.memo.get(known)
+        if gate is None:
+            gate = run.request.memo[known] = BudgetGate(
+                self.settings, run, self.books, budget=self.budget, chain=self.chain
+            )
         run.terms = replace(outer, gates=(*outer.gates, gate))
         inner = self.inner
         if self.cheaper is not None and (yield from self._is_soft(gate, run)):

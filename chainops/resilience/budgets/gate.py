@@ -178,8 +178,12 @@ class BudgetGate:
 
 
 def gate_of_caller(run: Run) -> BudgetGate:
-    """What keeps the caller's own `budget_usd` where no budget is declared."""
-    return BudgetGate(BudgetSettings(), run, budget="caller")
+    """What keeps the caller's own `budget_usd`: one for the whole request, however many chains work on it."""
+    known = ("budget", "caller")
+    gate: BudgetGate | None = run.request.memo.get(known)
+    if gate is None:
+        gate = run.request.memo[known] = BudgetGate(BudgetSettings(), run, budget="caller")
+    return gate
 
 
 def _expected(chain: str, attempt: Attempt, run: Run, now: float) -> Spend:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Annotated, Any, Literal
@@ -189,8 +190,11 @@ def limits_usd(settings: BudgetSettings, caller: Caller) -> bool:
 
 def key_of(per: Per, caller: Caller) -> str:
     """Under what the spending of a caller is added up: a digest, for totals need no names."""
-    value = None if per == "chain" else getattr(caller, per)
-    told = per if value is None else f"{per} {value}"
+    if per == "user":  # two tenants may each have an ann
+        told = json.dumps(["user", caller.tenant, caller.user])
+    else:
+        value = None if per == "chain" else getattr(caller, per)
+        told = per if value is None else f"{per} {value}"
     return hashlib.blake2b(told.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
 
 

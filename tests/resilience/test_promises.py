@@ -1,0 +1,216 @@
+"""What once went wrong between fallbacks, deadlines, budgets and streams, each a promise since."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import ClassVar
+
+import pytest
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.runnables import RunnableGenerator, RunnableLambda
+
+import chainops
+from chainops.core.component import AnyRunnable, Component
+from chainops.core.errors import AllRoutesFailed, CallRefused
+from chainops.core.steps import Forward, Race
+from chainops.models.failures import Failure, ModelUnavailable
+from chainops.resilience.component import Fallback, Sentence
+from chainops.resilience.deadline import Deadline
+from chainops.resilience.retrying import Retry
+from chainops.testing.faults import Cut, Drip, Hang, Status
+from chainops.testing.listening import capture_events
+from chainops.testing.server import ModelServer
+
+SORRY = Sentence(text="sorry", name="say")
+BUSY = ModelUnavailable("m", Failure("retryable", "overloaded"), next_move="wait")
+
+
+class Late(Component):
+    """Answers late, as a stale cache would, or fails."""
+
+    answers_late: ClassVar[bool] = True
+
+    def plan(self, value, run):
+        raise CallRefused("late", "nothing stored", "it is empty")
+        yield
+
+
+def slow(_):
+    time.sleep(1.5)
+    return AIMessage(content="slow")
+
+
+async def aslow(_):
+    await asyncio.sleep(1.5)
+    return AIMessage(content="slow")
+
+
+def test_a_deadline_counts_again_after_a_late_route_failed(ask):
+    chain = Fallback(routes=(RunnableLambda(slow, aslow), Late(), RunnableLambda(slow, aslow), SORRY))
+    began = time.monotonic()
+    assert ask("ainvoke", chain, config=chainops.caller(deadline_s=0.4)).text == "sorry"
+    assert time.monotonic() - began < 1.4
+
+
+def test_a_deadline_inside_a_route_is_that_route_s_alone(ask, driver):
+    routes = (Deadline(inner=RunnableLambda(slow, aslow), within_s=0.2), lambda _: AIMessage(content="fine"))
+    answer = ask(driver, Fallback(routes=routes))
+    assert (answer.text, answer.status) == ("fine", "degraded")
+
+
+def test_a_share_of_an_attempt_ends_a_drip_too(served, ask, driver):
+    with ModelServer("one two three four five six seven eight nine ten") as first, ModelServer("second") as second:
+        first.fail(Drip(interval_s=0.05, step_bytes=20))
+        inner = Fallback(routes=(served(first, timeout_s=30), served(second, timeout_s=30)))
+        answer = ask(driver, Deadline(inner=inner, within_s=10, shares={"attempt": 0.08}))
+        assert answer.status in ("degraded", "truncated")  # a stream had begun to speak
+        assert answer.text == "second" or answer.status == "truncated"
+
+
+@pytest.mark.parametrize("driver", ["stream", "astream"])
+def test_where_nobody_begins_anew_what_was_taken_back_is_said_again_and_marked(served, ask, driver):
+    with ModelServer("first answer that is long enough") as first, ModelServer("second") as second:
+        first.fail(Cut(after_chunks=3))
+        second.fail(Status(503))
+        chain = Fallback(routes=(served(first), served(second), SORRY), on_cut="restart")
+        answer = ask(driver, chain, config=chainops.caller(restarts=True))
+        assert answer.status == "truncated"
+        assert answer.text
+        assert "first answer that is long enough".startswith(answer.text.strip())
+
+
+def speaks(*chunks, error=None):
+    def say(inputs):
+        list(inputs)
+        yield from chunks
+        if error is not None:
+            raise error
+
+    async def asay(inputs):
+        async for _ in inputs:
+            pass
+        for each in chunks:
+            yield each
+        if error is not None:
+            raise error
+
+    return RunnableGenerator(say, asay)
+
+
+CALL = {"name": "look", "args": '{"x": 1}', "id": "1", "index": 0, "type": "tool_call_chunk"}
+CUT = ModelUnavailable("m", Failure("retryable", "connection cut"), next_move="ask again")
+
+
+@pytest.mark.parametrize("driver", ["stream", "astream"])
+def test_a_continuation_keeps_its_tool_calls_and_content_of_other_kinds(ask, driver):
+    first = speaks(AIMessageChunk(content="Half of it "), error=CUT)
+    usage = {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}
+    with_call = speaks(
+        AIMessageChunk(content="", tool_call_chunks=[CALL]), AIMessageChunk(content="", usage_metadata=usage)
+    )
+    answer = ask(driver, Fallback(routes=(first, with_call), on_cut="continue"))
+    assert [each["name"] for each in answer.tool_calls] == ["look"]
+    parts = speaks(AIMessageChunk(content=[{"type": "text", "text": "and the rest", "index": 0}]))
+    answer = ask(driver, Fallback(routes=(first, parts), on_cut="continue"))
+    assert answer.text.endswith("and the rest")
+
+
+def test_a_fallback_inside_one_that_continues_hands_on_all_that_was_said(ask):
+    handed = []
+
+    class Finishes(Component):
+        def plan(self, value, run):
+            handed.append(run.terms.continues)
+            return (yield Forward(RunnableLambda(lambda _: AIMessage(content="the end")), value))
+
+    long = "word " * 60
+    first = speaks(AIMessageChunk(content="Half of the "), error=CUT)
+    second = speaks(AIMessageChunk(content=long), error=CUT)
+    inner = Fallback(routes=(second, Finishes()), on_cut="continue")
+    ask("stream", Fallback(routes=(first, inner), on_cut="continue"))
+    assert handed == [f"Half of the {long}"]
+
+
+def test_a_route_does_not_begin_anew_where_part_of_the_answer_is_another_s(ask):
+    first = speaks(AIMessageChunk(content="Half of it, "), error=CUT)
+    second = speaks(AIMessageChunk(content="which goes on " * 30), error=CUT)
+    inner = Fallback(routes=(second, lambda _: AIMessage(content="anew")), on_cut="restart")
+    answer = ask("stream", Fallback(routes=(first, inner), on_cut="continue"), config=chainops.caller(restarts=True))
+    assert answer.text.startswith("Half of it, which goes on")
+    assert "anew" not in answer.text
+
+
+def test_a_call_that_was_never_sent_costs_nothing(served):
+    with ModelServer("answer") as server, capture_events() as events:
+
+        class Gate:
+            def enter(self, attempt, run):
+                time.sleep(0.3)  # asking its store takes until the deadline
+                yield from ()
+
+            def leave(self, attempt):
+                pass
+
+        model = served(server).model_copy(update={"gates": (Gate(),)})
+        with pytest.raises(chainops.ChainopsError):
+            model.invoke("hello", chainops.caller(deadline_s=0.2))
+        assert not server.requests
+        (attempt,) = (each for each in events if type(each).__name__ == "Attempted")
+        assert (attempt.input_tokens, attempt.cost_usd) == (0, None)
+
+
+def test_a_whole_answer_that_comes_too_late_is_charged_as_it_was_counted():
+    from chainops.models.model import Model
+    from chainops.models.prices import Price
+    from chainops.testing.chat import Reply, ScriptedChatModel
+
+    chat = ScriptedChatModel(replies=[Reply("one two three", delay_s=0.4)])
+    price = Price(input_usd_per_million_tokens=0, output_usd_per_million_tokens=1_000_000)
+    model = Model(chat=lambda: chat, model="openai:m", price=price, name="m")
+    with capture_events() as events, pytest.raises(chainops.ChainopsError):
+        model.invoke("hello", chainops.caller(deadline_s=0.2))
+    (attempt,) = (each for each in events if type(each).__name__ == "Attempted")
+    assert attempt.output_tokens > 0
+    assert attempt.cost_usd == attempt.output_tokens
+
+
+def test_a_route_of_a_race_that_is_cancelled_from_inside_does_not_hang_it():
+    async def cancels(_):
+        raise asyncio.CancelledError
+
+    class Racing(Component):
+        routes: tuple[AnyRunnable, ...]
+
+        def plan(self, value, run):
+            return (yield Race([Forward(each, value) for each in self.routes], after_s=60))
+
+    routes = (RunnableLambda(lambda _: None, cancels), RunnableLambda(lambda _: AIMessage(content="second")))
+    assert asyncio.run(asyncio.wait_for(Racing(routes=routes).ainvoke("x"), 10)).text == "second"
+
+
+def test_langchain_35475_an_item_of_a_batch_never_gets_another_one_s_answer():
+    def answers(value):
+        if value == "broken":
+            raise BUSY
+        return AIMessage(content=f"answer to {value}")
+
+    retry = Retry(inner=answers, attempts=3, base_s=0.001)
+    results = retry.batch(["one", "two", "broken", "four"], return_exceptions=True)
+    assert [getattr(each, "text", None) for each in results] == [
+        "answer to one",
+        "answer to two",
+        None,
+        "answer to four",
+    ]
+    assert isinstance(results[2], ModelUnavailable)
+
+
+def test_routes_that_all_hang_are_given_up_at_the_deadline_with_the_reason(served):
+    with ModelServer() as first, ModelServer() as second:
+        first.fail(Hang())
+        second.fail(Hang())
+        began = time.monotonic()
+        with pytest.raises((AllRoutesFailed, chainops.ChainopsError)):
+            Fallback(routes=(served(first), served(second))).invoke("x", chainops.caller(deadline_s=0.5))
+        assert time.monotonic() - began < 4
