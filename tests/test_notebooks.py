@@ -38,6 +38,12 @@ def ran_cache(tmp_path_factory):
     return run("02_cache.ipynb", tmp_path_factory, times=1)[0]
 
 
+@pytest.fixture(scope="module")
+def ran_resilience(tmp_path_factory):
+    """The third notebook, executed."""
+    return run("03_resilience.ipynb", tmp_path_factory, times=1)[0]
+
+
 def run(name: str, tmp_path_factory: pytest.TempPathFactory, *, times: int) -> list[Any]:
     """A notebook in a folder of its own, as nobody in particular would run it."""
     place = tmp_path_factory.mktemp("notebooks")
@@ -59,7 +65,7 @@ def execute(path: Path) -> Any:
 
 
 def test_every_notebook_is_executed_here():
-    assert [path.name for path in NOTEBOOKS] == ["01_first_chain.ipynb", "02_cache.ipynb"]
+    assert [path.name for path in NOTEBOOKS] == ["01_first_chain.ipynb", "02_cache.ipynb", "03_resilience.ipynb"]
 
 
 @pytest.mark.parametrize("time", [0, 1], ids=["the first time", "again"])
@@ -138,3 +144,47 @@ def test_a_notebook_is_saved_with_its_outputs_and_nothing_of_the_machine(path):
     assert not PLACES.findall(text)
     assert len(text) < 500_000
     assert "widgets" not in notebook.metadata
+
+
+def test_the_resilience_notebook_answers_every_question_of_the_outage_and_ends_none_unmarked(ran_resilience):
+    rows = {
+        name: list(map(int, numbers.split()))
+        for name, numbers in re.findall(
+            r"^(LangChain|chainops|chainops, on_cut: continue) +((?: *\d+){6})$", texts(ran_resilience), re.MULTILINE
+        )
+    }
+    for name in ("chainops", "chainops, on_cut: continue"):
+        whole, errors, marked, unmarked, *_ = rows[name]
+        assert (whole + marked, errors, unmarked) == (300, 0, 0), name
+    assert rows["chainops, on_cut: continue"][0] == 300
+    assert rows["LangChain"][3] > 5
+    assert rows["chainops"][4] < 0.6 * rows["LangChain"][4]
+
+
+def test_the_resilience_notebook_finds_each_call_once_in_all_its_books(ran_resilience):
+    told = texts(ran_resilience)
+    for what in ("made", "answered"):
+        by_reports, by_servers = re.search(
+            rf"calls {what} +by the reports: (\d+) +by the servers: (\d+)", told
+        ).groups()
+        assert by_reports == by_servers
+    cost = re.search(r"^cost +by the reports: \$([\d.]+)$", told, re.MULTILINE)[1]
+    assert float(cost) == pytest.approx(float(re.search(r"^all .*\$([\d.]+)$", told, re.MULTILINE)[1]), abs=2e-6)
+
+
+def test_the_resilience_notebook_tells_its_story(ran_resilience):
+    told = texts(ran_resilience)
+    for words in (
+        "truncated: small broke off: connection cut",
+        "crossed | the Alps",
+        "crossed ⟲ The parcel",
+        "'Answer': 24, 'Overloaded': 16",
+        "degraded by a fixed sentence what is left of the day's budget would not do for this call",
+        "asked again, on the same side: True",
+        "killed: -9  answers written: False",
+        "200 answers to 200 rows",
+    ):
+        assert words in told, words
+    assert re.search(r"rows +200: 200 ok", told)
+    assert 200 <= int(re.search(r"with (\d+) calls", told)[1]) <= 208
+    assert len([output for output in outputs(ran_resilience) if "image/png" in output.get("data", {})]) == 2

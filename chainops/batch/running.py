@@ -122,6 +122,7 @@ class Runner:
         progress: bool = True,
     ) -> None:
         self.chain = load(chain) if isinstance(chain, str | Path) else chain
+        self._out_as_given = str(out)
         self.out = Path(out).resolve()
         self.kind = format_of(self.out, format, written=True)
         if self.kind == "parquet":
@@ -296,7 +297,7 @@ class Runner:
     def _summary(self, duration_s: float, *, is_stopped: bool = False) -> Summary:
         return summary_of(
             self.journal,
-            out=str(self.out),
+            out=self._out_as_given,
             asked=self.pace.asked,
             duration_s=round(duration_s, 6),
             notes=self.notes,

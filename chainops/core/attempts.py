@@ -269,7 +269,7 @@ class Attempts:
         return sum(attempt.cost_usd or 0.0 for attempt in self.all)
 
     def to_list(self) -> list[dict[str, Any]]:
-        names = ("model", "purpose", "outcome", "duration_s", "usage", "cost_usd", "error")
+        names = ("model", "key", "purpose", "outcome", "duration_s", "usage", "cost_usd", "error")
         return [{name: getattr(attempt, name) for name in names} for attempt in self.all]
 
 

@@ -152,6 +152,7 @@ class Report:
             "usage": request.attempts.usage,
             "cost_usd": request.attempts.cost_usd,
             "stages": [stage.to_dict() for stage in request.stages],
+            "attempts": request.attempts.to_list(),
             "events": request.events_as_dicts(),
         }
 

@@ -129,8 +129,8 @@ class Fallback(Component[Any, Any]):
         failures: list[tuple[str, Exception]] = []
         said: AIMessage | None = None
         """What routes that broke off had said, where the next one goes on from it."""
-        void: tuple[str, str, AIMessage] | None = None
-        """Who broke off, why, and what was taken back for the next one to begin anew."""
+        void: AIMessage | None = None
+        """What was taken back, for the next one to begin anew."""
         while left:
             name, route = left.popleft()
             run.terms, call = outer, Forward(route, value, kwargs=run.kwargs)
@@ -153,12 +153,12 @@ class Fallback(Component[Any, Any]):
                         run.emit(FellBack(route=name, to=to, failure=failure.kind, reason=failure.reason))
                 elif to is not None and self._may_restart(run):
                     run.emit(Restarted(route=name, to=to, reason=failure.reason))
-                    void, said = (name, failure.reason, said), None
+                    void, said = said, None
                     yield Restart()
                 elif to is not None and self.on_cut == "continue" and can_be_continued(said):
                     run.emit(Continued(route=name, to=to, said_chars=len(str(said.content)), reason=failure.reason))
                 else:
-                    return cut_off(run, name, failure.reason, said)
+                    return _ended(run, failures, said)
                 run.report.start_over()
             else:
                 run.stage.facts["route"] = name
@@ -168,8 +168,8 @@ class Fallback(Component[Any, Any]):
                     run.report.mark("degraded", f"{verb} by {name} because {reasons}")
                 return answer if said is None else joined(said, answer)
         if void is not None:  # nobody began anew: half an answer is better than none
-            yield Say(void[2])
-            return cut_off(run, *void)
+            yield Say(void)
+            return _ended(run, failures, void)
         if run.remaining_s == 0:
             raise run.late() from failures[-1][1]
         raise AllRoutesFailed(failures)
@@ -197,6 +197,13 @@ def _drop_hopeless(left: deque[tuple[str, AnyRunnable]], *, is_late: bool, said:
 def _answers_late(route: AnyRunnable) -> bool:
     """Whether a route is worth taking when the request's time is over: `answers_late` of its class says so."""
     return bool(getattr(route, "answers_late", False))
+
+
+def _ended(run: Run, failures: list[tuple[str, Exception]], said: Any) -> Any:
+    """End with what was said by the first who broke off; why nobody else went on is told, too."""
+    (name, error), *others = failures
+    reasons = [judge(error).reason, *(f"{each}: {judge(failure).reason}" for each, failure in others)]
+    return cut_off(run, name, "; ".join(reasons), said)
 
 
 def cut_off(run: Run, route: str, reason: str, received: Any) -> Any:

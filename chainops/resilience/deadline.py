@@ -16,9 +16,9 @@ Stage = Literal["retrieve", "rerank", "attempt"]
 
 
 class DeadlineSettings(Settings):
-    """What a chain file may say about time. `deadline: 8s` means `deadline: {within: 8s}`."""
+    """What a chain file may say about time. `deadline: 8s` means `deadline: {within_s: 8}`."""
 
-    within: Seconds
+    within_s: Seconds
     """From here until the whole answer. A caller's own deadline counts too: the nearer one."""
     shares: dict[Stage, float] = Field(default_factory=dict)
     """Share of it, 0 to 1, that a stage may take. Retrieval that took longer is not reranked; reranking that does

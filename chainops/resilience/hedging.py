@@ -28,7 +28,7 @@ class HedgeSettings(Settings):
     """The model that is asked second."""
     after: Literal["p95"] | Seconds = "p95"
     """How long nothing may be heard of the first: a time, or `p95` of what it usually takes to its first words."""
-    at_first: Seconds = 2.0
+    at_first_s: Seconds = 2.0
     """With `p95`: how long while too few answers are known."""
 
 

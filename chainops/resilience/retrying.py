@@ -24,9 +24,9 @@ class RetrySettings(Settings):
     attempts: int = Field(default=3, ge=1, le=20)
     """How often it may be tried in all. Several retries in one request, such as one for each route of a fallback,
     share what the first of them allows: two retries in all here, however many routes there are."""
-    base: Seconds = 0.5
+    base_s: Seconds = 0.5
     """The first wait is up to this long, each further one up to twice as long."""
-    max_wait: Seconds = 20.0
+    max_wait_s: Seconds = 20.0
     """No wait is longer. A server that asks for more is not asked again: another route is."""
 
 

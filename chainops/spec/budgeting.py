@@ -97,6 +97,17 @@ def open_books(settings: BudgetSettings, site: Site) -> Books:
     return found
 
 
+def written(site: Site, timeout_s: float = 2.0) -> None:
+    """Wait for what this process has still to write down of this chain's calls. An unreachable store is waited for no
+    longer than `timeout_s`.
+    """
+    place = site.store().url
+    with _lock:
+        open_now = [books for (_, calls), books in _books.items() if calls == place]
+    for books in open_now:
+        books.flush(timeout_s)
+
+
 def open_circuits(settings: BreakerSettings, site: Site) -> Circuits:
     """Where breakers of several processes meet."""
     if settings.store is not None and _is_redis(settings.store):

@@ -75,7 +75,9 @@ class Chain(Component[Any, Answer]):
             since: From this time on, or so far back; None: all there is.
         """
         from chainops.resilience.budgets.spending import spending
+        from chainops.spec.budgeting import written
 
+        written(self.site)  # by this process: the calls of answers just given are still on their way
         return spending(self.site.store(), self.declared.name, by, since)
 
     def listeners(self) -> tuple[Listener, ...]:

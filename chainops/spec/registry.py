@@ -131,7 +131,7 @@ _BUILT_IN = {
             DeadlineSettings,
             resilient.deadline,
             "bounds the time of an answer and of its stages",
-            alone="within",
+            alone="within_s",
         ),
         Wrapper(
             "route",

@@ -77,7 +77,7 @@ def people(site: Site, text: str) -> AskPeople:
 
 def retry(settings: RetrySettings, _: Site, rest: Rest) -> Retry:
     return Retry(
-        inner=rest(), attempts=settings.attempts, base_s=settings.base, max_wait_s=settings.max_wait, name="retry"
+        inner=rest(), attempts=settings.attempts, base_s=settings.base_s, max_wait_s=settings.max_wait_s, name="retry"
     )
 
 
@@ -92,10 +92,10 @@ def hedge(settings: HedgeSettings, site: Site, rest: Rest) -> Hedge:
         other=rest(settings.model),
         names=(first, settings.model),
         after_s=None if settings.after == "p95" else settings.after,
-        patience=Patience(settings.at_first),
+        patience=Patience(settings.at_first_s),
         name="hedge",
     )
 
 
 def deadline(settings: DeadlineSettings, _: Site, rest: Rest) -> Deadline:
-    return Deadline(inner=rest(), within_s=settings.within, shares=settings.shares, name="deadline")
+    return Deadline(inner=rest(), within_s=settings.within_s, shares=settings.shares, name="deadline")

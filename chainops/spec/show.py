@@ -16,11 +16,15 @@ _EDGE = f"border:1px solid {LINE};border-radius:6px;padding:5px 10px;margin:4px 
 
 def _worded(name: str, value: Any) -> str:
     """A setting as a chain file would say it: `24h`, not 86400.0."""
-    if isinstance(value, float) and (name == "ttl" or name.endswith("_s")):
+    if isinstance(value, float) and (name in ("ttl", "after") or name.endswith("_s")):
         for unit, length in (("d", 86_400), ("h", 3600), ("m", 60)):
             if value > length and value % length == 0:
                 return f"{value / length:.0f}{unit}"
         return f"{value:g}s"
+    if isinstance(value, dict):
+        return f"({', '.join(f'{each} {_worded(each, inner)}' for each, inner in value.items())})"
+    if isinstance(value, list):
+        return f"({', '.join(_worded('', each) for each in value)})"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 

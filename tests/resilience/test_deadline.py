@@ -84,10 +84,10 @@ def test_without_time_to_rerank_the_nearest_that_fit_are_taken():
 
 
 def test_shares_are_shares():
-    assert DeadlineSettings(within="8s", shares={"retrieve": 0.2}).within == 8
+    assert DeadlineSettings(within_s="8s", shares={"retrieve": 0.2}).within_s == 8
     with pytest.raises(ValidationError, match="a share of retrieve"):
-        DeadlineSettings(within="8s", shares={"retrieve": 2})
+        DeadlineSettings(within_s="8s", shares={"retrieve": 2})
     with pytest.raises(ValidationError):
-        DeadlineSettings(within="8s", shares={"retreive": 0.2})
+        DeadlineSettings(within_s="8s", shares={"retreive": 0.2})
     with pytest.raises(ValidationError):
-        DeadlineSettings(within=0)
+        DeadlineSettings(within_s=0)

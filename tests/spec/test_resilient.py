@@ -49,7 +49,7 @@ def declared(tmp_path, servers, *pipeline, **more):
 def test_a_retry_stands_before_the_next_route(tmp_path, servers):
     first, second = servers
     first.fail(Status(503), times=1)
-    chain = declared(tmp_path, servers, {"fallback": ["small", "large"]}, {"retry": {"attempts": 2, "base": "10ms"}})
+    chain = declared(tmp_path, servers, {"fallback": ["small", "large"]}, {"retry": {"attempts": 2, "base_s": "10ms"}})
     answer = chain.invoke("hello")
     assert (answer.text, answer.status) == ("the first", "ok")
     assert (len(first.requests), len(second.requests)) == (2, 0)
@@ -190,7 +190,7 @@ def test_what_was_declared_can_be_written_and_read_again(tmp_path, servers):
     chain = declared(
         tmp_path,
         servers,
-        {"deadline": {"within": "8s", "shares": {"attempt": 0.5}}},
+        {"deadline": {"within_s": "8s", "shares": {"attempt": 0.5}}},
         {"cache": {"ttl": "1h"}},
         {
             "fallback": {

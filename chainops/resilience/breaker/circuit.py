@@ -51,6 +51,7 @@ class Circuit:
         self._route = CLOSED
         self._recent = Recent(settings)
         self._changes = 0  # of the copy: what was read before the last one is out of date
+        self._unsent = 0  # changes that the store has not been told yet
         self._looked = float("-inf")
         self._problem: str | None = None  # what is wrong with the store, until it answers again
         self._is_told = False
@@ -58,8 +59,9 @@ class Circuit:
         reset_in_child(self)
 
     def reset(self) -> None:
-        """For a forked child, which knows what its parent knew."""
+        """For a forked child, which knows what its parent knew; what was on its way to the store is the parent's."""
         self._lock = threading.Lock()
+        self._unsent = 0
 
     @property
     def route(self) -> Route:
@@ -177,7 +179,7 @@ class Circuit:
             except StoreError as error:
                 self._problem = str(error)
             else:
-                self._adopt(found, changes)
+                self._adopt(found, changes, is_claim=True)
                 return found
         with self._lock:
             self._route = claim(self._route)
@@ -189,9 +191,11 @@ class Circuit:
         with self._lock:
             self._route = change(self._route)
             self._changes += 1
+            self._unsent += self._store is not None
             changes = self._changes
-        if self._store is not None:
-            BACKGROUND.submit(lambda: self._push(change, changes))
+        if self._store is not None and not BACKGROUND.submit(lambda: self._push(change, changes)):
+            with self._lock:
+                self._unsent -= 1
 
     def _push(self, change: Callable[[Route], Route], changes: int) -> None:
         assert self._store is not None
@@ -199,12 +203,17 @@ class Circuit:
             found = self._store().change(self.name, change)
         except StoreError as error:
             self._problem = str(error)
+            with self._lock:
+                self._unsent -= 1
         else:
+            with self._lock:
+                self._unsent -= 1
             self._adopt(found, changes)
 
-    def _adopt(self, found: Route, changes: int) -> None:
+    def _adopt(self, found: Route, changes: int, *, is_claim: bool = False) -> None:
+        """Know what the store knows, unless something of our own is still on its way there; a claim at once."""
         with self._lock:
-            if self._changes == changes:
+            if self._changes == changes and (is_claim or not self._unsent):
                 self._route = found
 
     def _tell(self, run: Run) -> None:

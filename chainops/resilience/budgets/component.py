@@ -73,7 +73,8 @@ class Budget(Component[Any, Any]):
                     raise over from error
                 raise
         run.report.start_over()
-        run.report.mark("degraded", f"over the budget of the {over.window}")  # no sums: callers see reasons
+        # No sums: callers see reasons.
+        run.report.mark("degraded", f"what is left of the {over.window}'s budget would not do for this call")
         gate.enforces_tokens = False  # a free model may answer beyond them; money that is not there is not spent
         return (yield Forward(self.otherwise, value, kwargs=run.kwargs))
 

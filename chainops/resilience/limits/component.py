@@ -198,7 +198,9 @@ class KeyGate(TokenGate):
 
 
 def tell(run: Run, pool: Pool) -> None:
-    """What the report says of a limit that was passed."""
+    """What the report says of a limit that was passed; nothing where none is declared."""
+    if not pool.account.limits:
+        return
     facts = run.stage.facts
     facts["limit"] = pool.label
     facts["remaining"] = {SETTING[name]: n for name, n in pool.remaining(run.clock.monotonic()).items()}

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from chainops.core.run import Run
 
 _LEAST_PAUSE_S = 0.001
+_LEAST_AGAIN_S = 0.1
+"""For each who waits: after how long to come again, where nothing is known of how long calls take."""
 
 
 class _Waiter:
@@ -285,7 +287,9 @@ class Pool:
 
     def _overloaded(self, model: str, reason: str, problem: str, wait_s: float) -> Overloaded:
         waiting = len(self._waiting)
-        return Overloaded(model, self.label, reason, problem, retry_after_s=wait_s, waiting=waiting)
+        # Where nothing tells how long it takes, those who are turned away still come at different times, not at once.
+        again_s = wait_s if wait_s > 0 else _LEAST_AGAIN_S * (1 + waiting)
+        return Overloaded(model, self.label, reason, problem, retry_after_s=again_s, waiting=waiting)
 
     # For `stores.fork`, which calls these around a fork
 

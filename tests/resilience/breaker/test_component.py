@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from langchain_core.messages import AIMessageChunk
+from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.runnables import RunnableGenerator, RunnableLambda
 
 import chainops
@@ -24,7 +25,9 @@ from chainops.resilience.breaker.records import (
     CircuitOpened,
     CircuitProbing,
 )
+from chainops.resilience.breaker.sql_circuits import SqlCircuits
 from chainops.resilience.component import Fallback, Sentence
+from chainops.stores.sql import SqlStore
 from chainops.testing.chat import Reply, ScriptedChatModel
 from chainops.testing.listening import ManualClock, capture_events
 
@@ -498,3 +501,31 @@ def test_what_was_found_while_alone_is_told_when_the_store_is_back(clock, open_c
         made.invoke("x")
     BACKGROUND.drain()
     assert reachable.look("route").openings
+
+
+class SlowCircuits(SqlCircuits):
+    """A real store that is busy when it is written to."""
+
+    def change(self, route, how):
+        time.sleep(0.1)
+        return super().change(route, how)
+
+
+def test_an_opening_that_is_still_on_its_way_to_a_busy_store_is_not_forgotten(tmp_path):
+    clock = ManualClock()
+    circuits = SlowCircuits(SqlStore(tmp_path / "busy.db"))
+    replies = [ConnectionError("gone")]
+
+    def route(_):
+        if replies:
+            raise replies.pop()
+        return AIMessage(content="fine")
+
+    settings = BreakerSettings(failures=1, open_s=1)
+    breaker = Breaker(inner=route, settings=settings, store=lambda: circuits, name="busy")
+    with use_clock(clock), capture_events() as events:
+        with pytest.raises(ConnectionError):
+            breaker.invoke("x")
+        clock.advance(2)  # the copy is old, and the store does not know yet: it is due for a probe all the same
+        breaker.invoke("x")
+    assert len(events.of(CircuitProbing)) == len(events.of(CircuitClosed)) == 1

@@ -268,7 +268,10 @@ def test_a_sentence_is_said_instead_and_marked_without_any_sums(make_budget):
         answer = budget.invoke("hi")
     assert answer.content == "later"
     facts = answer.response_metadata["chainops"]
-    assert (facts["status"], facts["reasons"]) == ("degraded", ["over the budget of the day"])
+    assert (facts["status"], facts["reasons"]) == (
+        "degraded",
+        ["what is left of the day's budget would not do for this call"],
+    )
     assert events.of(OverBudget)[0].instead == "say"
     assert "".join(each.content for each in budget.stream("hi")) == "later"
 
