@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-MARGIN = 0.95
+MARGIN = 0.9
 """Share of the bound that the limit is set for."""
 OVERDRAFT = 1.5
 """What past serving left of the bound may be used later, up to this many times the bound at once."""

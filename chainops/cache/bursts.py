@@ -22,7 +22,7 @@ NEW = math.log1p(32)
 AUDITS = 0.002
 """Share audited next to new neighbours, times the bound: the smaller that is, the sooner a wrong run has to end."""
 MOST_AUDITS = 0.25
-CAUTION = 0.5
+CAUTION = 0.6
 """Share of the bound that is held back where all neighbours are new: runs of errors are fewer than the errors."""
 _AGE = NAMES.index("age")
 

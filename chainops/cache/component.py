@@ -134,7 +134,8 @@ class SemanticCache(Component[Any, Any]):
     def _look_up(self, key: Key, run: Run) -> Plan[Found]:
         now, now_s, tenant = run.clock.time(), run.clock.monotonic(), run.caller.tenant
         try:
-            lookup: Lookup = yield Do(self._lookup, blocks=not getattr(self.replica, "is_made", True))
+            is_made = getattr(self.replica, "is_made", True)
+            lookup: Lookup = self._lookup() if is_made else (yield Do(self._lookup))
             held = lookup.held(key, tenant=tenant, now=now, now_s=now_s)
             if held is not None:
                 return held

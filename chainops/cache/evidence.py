@@ -7,10 +7,13 @@ the same answer, how far the nearest one with a *different* answer is, and which
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from types import MappingProxyType
+from typing import NamedTuple
 
 from chainops.text.facts import Facts, differences, facts
 from chainops.text.tokens import STOP_WORDS, stem, tokens
@@ -65,8 +68,7 @@ RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
 """The lowest and highest value that each can have."""
 
 
-@dataclass(frozen=True, slots=True)
-class Near:
+class Near(NamedTuple):
     """One neighbour: an entry whose answer could be served."""
 
     similarity: float
@@ -215,17 +217,14 @@ def _words(
     """overlap, overlap_rare, rarest_asked, rarest_kept, unseen, foreign."""
     either = len(asked.words | kept.words)
     overlap = len(asked.words & kept.words) / either if either else 1.0
-    seen: dict[str, int] = {}
     ours: set[str] = set()
     theirs: set[str] = set()
     for content, same in zip(contents, is_same, strict=True):
-        for word in content:
-            seen[word] = seen.get(word, 0) + 1
         (ours if same else theirs).update(content)
-    count = len(contents)
+    seen, count = Counter(chain.from_iterable(contents)), len(contents)
 
     def weight(word: str) -> float:  # a word that all neighbours have says nothing about which of them is meant
-        return 1.0 - 0.8 * seen.get(word, 0) / count
+        return 1.0 - 0.8 * seen[word] / count
 
     weights = {word: weight(word) for word in asked.content | kept.content}
     total = sum(weights.values())

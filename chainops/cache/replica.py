@@ -6,6 +6,8 @@ All of it is derived from the store and may be dropped at any time.
 from __future__ import annotations
 
 import contextlib
+import functools
+import math
 import threading
 import time
 from collections import OrderedDict, deque
@@ -60,6 +62,7 @@ class Replica:
         judge: Judge,
         folder: Path | None = None,
     ) -> None:
+        embedder = functools.cache(embedder)  # which one is meant takes longer to find out than a statement
         self.store, self._embedder, self.owner, self.judge = store, embedder, owner, judge
         self.notices: deque[str] = deque(maxlen=100)
         """What was repaired or could not be done on the side, such as a snapshot that was not written."""
@@ -167,8 +170,6 @@ class Replica:
 
     def embed(self, question: str) -> np.ndarray | None:
         """The question's unit vector, shape (d,); None when the model gave numbers that are none."""
-        import numpy as np
-
         try:
             vector = self._embedder().embed([question])[0]
         except ChainopsError:
@@ -176,7 +177,8 @@ class Replica:
         except Exception as error:  # noqa: BLE001 (whatever a model's own code raises costs similar hits, not the answer)
             self.notices.append(f"the embedding model failed: {error!r}")
             return None
-        return vector if bool(np.isfinite(vector).all()) and bool(np.any(vector)) else None
+        square = float(vector @ vector)
+        return vector if math.isfinite(square) and square > 0.0 else None
 
     def embed_all(self, texts: list[str]) -> np.ndarray:
         """Shape (n, d), unit rows."""

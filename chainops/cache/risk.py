@@ -98,8 +98,9 @@ class Model:
         """Pessimistic probability that the candidate answer is wrong, 0 to 1."""
         import numpy as np
 
-        row = np.ones(len(values) + 1)
-        row[1:] = np.minimum(np.maximum((np.array(values) - self._centre) / self._scale, -_FARTHEST), _FARTHEST)
+        scaled = zip(values, self.prior.centre, self.prior.scale, strict=True)
+        # One row: numbers one by one take less than array after array.
+        row = np.array([1.0, *(min(max((value - at) / scale, -_FARTHEST), _FARTHEST) for value, at, scale in scaled)])
         return _sigmoid(float(row @ self.weights) + PESSIMISM * math.sqrt(float(row @ self.covariance @ row)))
 
     def parts(self, values: tuple[float, ...]) -> dict[str, float]:

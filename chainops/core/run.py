@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import uuid
+import os
 from asyncio import CancelledError
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -51,7 +51,7 @@ class Request:
     )
 
     def __init__(self, caller: Caller, listeners: Iterable[Listener]) -> None:
-        self.id = uuid.uuid4().hex
+        self.id = os.urandom(16).hex()
         self.caller = caller
         self.clock: Clock = current_clock()
         self.started_at = self.clock.time()

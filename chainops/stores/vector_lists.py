@@ -181,14 +181,26 @@ class Lists:
         pointer = faiss.swig_ptr
         self._index.add_core(len(rows), pointer(rows), pointer(numbers), pointer(assigned))
 
-    def propose(self, query: Floats, k: int, alive: Alive, probes: int) -> Integers:
-        """Row numbers of about the `k` nearest that are alive in so many lists, in no particular order."""
+    def near(self, query: Floats, probes: int) -> tuple[Integers, Floats]:
+        """The lists nearest to a query, here and in all that are `beside`, and how far they are."""
         import numpy as np
 
         pointer = load_faiss().swig_ptr
+        lists, away = np.empty(probes, np.int64), np.empty(probes, np.float32)
+        self._coarse.search_c(1, pointer(query), probes, pointer(away), pointer(lists))
+        return lists, away
+
+    def propose(self, query: Floats, k: int, alive: Alive, near: tuple[Integers, Floats]) -> Integers:
+        """Row numbers of about the `k` nearest that are alive in these lists, in no particular order."""
+        import numpy as np
+
+        pointer, (lists, away) = load_faiss().swig_ptr, near
         found, similarities = np.empty(k, np.int64), np.empty(k, np.float32)
+        how = self._how(alive, len(lists))
         # Not FAISS's own wrapper, which checks and builds more than the search itself takes at a few thousand rows.
-        self._index.search_c(1, pointer(query), k, pointer(similarities), pointer(found), self._how(alive, probes))
+        self._index.search_preassigned_c(
+            1, pointer(query), k, pointer(lists), pointer(away), pointer(similarities), pointer(found), False, how
+        )
         return found[found >= 0]
 
     def _how(self, alive: Alive, probes: int) -> Any:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
     Integers = NDArray[np.int64]
 
-_SPARE = 16  # candidates beyond `k`, for one-byte codes are only roughly right
+_SPARE = 8  # candidates beyond `k`, for one-byte codes are only roughly right
 _FLOAT32_UNIT = 2.0**-24  # largest relative rounding error
 
 
@@ -101,9 +101,14 @@ class Base:
         is_here = (self.keys[places] == keys) & self.alive.at(places)
         return np.where(is_here, places, -1)
 
-    def propose(self, query: Floats, k: int, probes: int) -> Integers:
-        """Row numbers among which the `k` nearest most probably are."""
-        return self.lists.propose(query, k + _SPARE, self.alive, probes)
+    def propose(self, query: Floats, k: int, near: tuple[Integers, Floats] | None) -> Integers:
+        """Row numbers among which the `k` nearest most probably are.
+
+        Args:
+            near: What `Lists.near` said of the query.
+        """
+        assert near is not None
+        return self.lists.propose(query, k + _SPARE, self.alive, near)
 
     def kill(self, numbers: Integers) -> None:
         self.alive.kill(numbers)
@@ -173,10 +178,10 @@ class Fresh:
 
         return np.flatnonzero(self.alive.mask(self.count))
 
-    def propose(self, query: Floats, k: int, probes: int) -> Integers:
+    def propose(self, query: Floats, k: int, near: tuple[Integers, Floats] | None) -> Integers:
         """Slots among which the `k` nearest are: without lists surely, with lists most probably."""
-        if self.lists is not None:
-            return self.lists.propose(query, k + _SPARE, self.alive, probes)
+        if self.lists is not None and near is not None:
+            return self.lists.propose(query, k + _SPARE, self.alive, near)
         import numpy as np
 
         faiss = load_faiss()
@@ -254,15 +259,15 @@ class Parts:
         """Keys and rows among which the `k` nearest are."""
         import numpy as np
 
-        probes = PROBES
+        probes, lists = PROBES, self.fresh.lists
         while True:
+            near = None if lists is None else lists.near(query, min(probes, lists.count()))
             keys, rows = [self.fresh.keys[:0]], [self.fresh.rows[:0]]
             for part in self.present():
                 if part.alive.dead < part.count:
-                    places = part.propose(query, k, probes)
+                    places = part.propose(query, k, near)
                     keys.append(part.keys[places])
                     rows.append(part.rows[places])
-            lists = self.fresh.lists
             # Where all that was near has been removed, the rest may be in any list.
             if lists is None or sum(map(len, keys)) >= min(k, len(self)) or probes >= lists.count():
                 return (keys[-1], rows[-1]) if len(keys) <= 2 else (np.concatenate(keys), np.concatenate(rows))

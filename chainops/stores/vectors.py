@@ -188,7 +188,7 @@ class Vectors:
             keys, rows = self._live.parts.candidates(unit, k)
         similarities = cosines(double, rows)
         best = np.lexsort((keys, -similarities))[:k]
-        return [Near(*pair) for pair in zip(keys[best].tolist(), similarities[best].tolist(), strict=True)]
+        return list(map(Near, keys[best].tolist(), similarities[best].tolist()))
 
     def save(self, *, mark: int | str, whole: bool = False) -> bool:
         """Write a snapshot, atomically. Lookups, adds and removes go on meanwhile.
