@@ -96,14 +96,18 @@ class SemanticCache(Component[Any, Any]):
 
     # What is asked
 
-    def key(self, value: Any, run: Run) -> Plan[Key | None]:
-        """What a request is kept under; None where it cannot be."""
+    def key(self, value: Any, run: Run, *, may_ask: bool = True) -> Plan[Key | None]:
+        """What a request is kept under; None where it cannot be.
+
+        Args:
+            may_ask: Whether there is time to let a model make a follow-up stand alone, if this request has not yet.
+        """
         asked = policy.asked(value)
         if asked is None:
             return None
         alone: Standalone | None = Standalone(asked.question)
         if asked.history:
-            alone = yield from self._alone(asked)
+            alone = yield from self._alone(asked, run, may_ask=may_ask)
             if alone is None and self.settings.follow_ups != "exact":
                 return None
         return policy.key_of(
@@ -115,13 +119,19 @@ class SemanticCache(Component[Any, Any]):
             alone=alone,
         )
 
-    def _alone(self, asked: Asked) -> Plan[Standalone | None]:
+    def _alone(self, asked: Asked, run: Run, *, may_ask: bool) -> Plan[Standalone | None]:
         if self.settings.follow_ups == "exact":
             return None
         if self.condenser is None or not policy.are_turns(asked.history):
             return policy.by_rules(asked)
-        said = yield Ask(self.condenser, condensing(asked.question, asked.history))
-        return as_standalone(said)
+        place = ("standalone", asked.question, str(asked.history))
+        if place not in run.request.memo:
+            if not may_ask:
+                return policy.by_rules(asked)
+            said = yield Ask(self.condenser, condensing(asked.question, asked.history))
+            run.request.memo[place] = as_standalone(said)
+        alone: Standalone | None = run.request.memo[place]
+        return alone
 
     def _version(self) -> str | None:
         return None if self.sources is None else self.sources.version()

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 from types import MappingProxyType
-from typing import NamedTuple
 
 from chainops.text.facts import Facts, differences, facts
 from chainops.text.tokens import STOP_WORDS, stem, tokens
@@ -68,7 +67,8 @@ RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
 """The lowest and highest value that each can have."""
 
 
-class Near(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Near:
     """One neighbour: an entry whose answer could be served."""
 
     similarity: float

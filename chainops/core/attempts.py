@@ -153,6 +153,15 @@ class Attempts:
         """How many more calls retries may make, all of them together; None before the first retry says so."""
         self.all: list[Attempt] = []
 
+    @property
+    def is_used_up(self) -> bool:
+        """Whether the request may make no more calls."""
+        with self._lock:
+            return self._is_used_up()
+
+    def _is_used_up(self) -> bool:
+        return self.most is not None and sum(each.outcome != "refused" for each in self.all) >= self.most
+
     def allow_repeats(self, count: int) -> None:
         """Retries may make this many calls more. The first to say so decides for the whole request: what retries
         of several wrappers do adds up to that, and does not multiply.
@@ -181,7 +190,7 @@ class Attempts:
         """
         attempt = Attempt(self, self._clock, model, purpose or self.purpose, expect)
         with self._lock:
-            if self.most is not None and sum(each.outcome != "refused" for each in self.all) >= self.most:
+            if self._is_used_up():
                 raise AttemptsExhausted(model, f"the request may make {self.most} calls")
             if is_repeat and self.repeats_left is not None:
                 if self.repeats_left <= 0:

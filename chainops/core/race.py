@@ -150,6 +150,8 @@ def _first_to_speak(
             if not isinstance(error, Exception):
                 raise error
             step.errors[position] = error
+            if position == 0 and not step.can_mend(error):
+                raise error
             if len(step.errors) == len(step.calls):
                 raise _all_failed(step)
             is_due = True
@@ -299,6 +301,8 @@ async def _afirst_to_speak(
                 step.spoke_after_s = time.monotonic() - began
                 return entries[position]
             step.errors[position] = error
+            if position == 0 and not step.can_mend(error):
+                raise error
             if len(step.errors) == len(step.calls):
                 raise _all_failed(step)
             is_due = True

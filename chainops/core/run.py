@@ -142,7 +142,7 @@ class Terms:
     gates: tuple[Gate, ...] = ()
     """What calls to models must pass, outermost first."""
     is_repeat: bool = False
-    """Whether a retry makes these calls."""
+    """Whether a retry makes these calls. Side calls (`Ask`) are not counted among its repeats."""
     purpose: str | None = None
     """What calls are made for, where that is not the request's own purpose: `hedge`."""
     continues: str | None = None
@@ -271,7 +271,9 @@ class Run:
             CallRefused: A gate does not let it pass, or the request has no attempts left.
         """
         terms = self.terms
-        attempt = self.attempts.reserve(model, purpose=terms.purpose, expect=expect, is_repeat=terms.is_repeat)
+        # What a plan asks for itself (a question made to stand alone, a judge) would use up what the answer needs.
+        is_repeat = terms.is_repeat and self.watched
+        attempt = self.attempts.reserve(model, purpose=terms.purpose, expect=expect, is_repeat=is_repeat)
         attempt.key = key
         if terms.gates or gates:
             yield from attempt.passes((*terms.gates, *gates), self)

@@ -58,8 +58,9 @@ class Forward:
 
 
 class Race:
-    """Call the first of `calls`; the next one too when nothing was heard for `after_s`, or when it failed. Who speaks
-    first is forwarded, as by `Forward`; the others are cancelled, and what they consumed is counted.
+    """Call the first of `calls`; the next one too when nothing was heard for `after_s`, or when it failed in a way that
+    another may mend. Who speaks first is forwarded, as by `Forward`; the others are cancelled, and what they consumed
+    is counted.
 
     The plan is sent the winner's whole message; `winner` is its position. When all fail, the first error is thrown in.
     A sync call cannot be broken off: a loser in a thread goes on to its next chunk, or to its own time-out.
@@ -68,11 +69,20 @@ class Race:
         calls: Two or more.
         after_s: Seconds, of real time, without a word until the next one is called as well.
         purpose: What calls by all but the first are entered for in the ledger.
+        can_mend: Whether another may mend a failure of the first. One that none can is thrown in at once.
     """
 
-    __slots__ = ("after_s", "calls", "errors", "purpose", "spoke_after_s", "winner")
+    __slots__ = ("after_s", "calls", "can_mend", "errors", "purpose", "spoke_after_s", "winner")
 
-    def __init__(self, calls: Sequence[Forward], *, after_s: float, purpose: str = "hedge") -> None:
+    def __init__(
+        self,
+        calls: Sequence[Forward],
+        *,
+        after_s: float,
+        purpose: str = "hedge",
+        can_mend: Callable[[Exception], bool] = lambda _: True,
+    ) -> None:
+        self.can_mend = can_mend
         self.calls, self.after_s, self.purpose = tuple(calls), after_s, purpose
         self.winner: int | None = None
         self.errors: dict[int, Exception] = {}

@@ -69,12 +69,6 @@ class Model(Component[Any, AIMessage]):
         run.stage.model = self.model
         kwargs = dict(run.kwargs)
         value = self._continued(value, run)
-        outer, share_s = run.terms, run.terms.shares.get("attempt")
-        if share_s is not None:
-            run.limit_time(share_s, {})
-        remaining_s = run.remaining_s
-        if remaining_s is not None and remaining_s < self.timeout_s and self.model.startswith("openai:"):
-            kwargs["timeout"] = max(remaining_s, 0.001)  # the one client known to take it with each call
         key = None if self.keys is None else self.keys.choose(run.clock.monotonic())
         opener = self.chat if key is None else key.chat
         try:
@@ -88,6 +82,13 @@ class Model(Component[Any, AIMessage]):
         attempt = yield from run.attempt(
             self.model, expect=lambda: self._expected(value), key=None if key is None else key.name, gates=gates
         )
+        # Its time begins now, not before: it may have stood in a queue.
+        outer, share_s = run.terms, run.terms.shares.get("attempt")
+        if share_s is not None:
+            run.limit_time(share_s, {})
+        remaining_s = run.remaining_s
+        if remaining_s is not None and remaining_s < self.timeout_s and self.model.startswith("openai:"):
+            kwargs["timeout"] = max(remaining_s, 0.001)  # the one client known to take it with each call
         call = Forward(chat, value, kwargs=kwargs)
         message: AIMessage | None = None
         try:

@@ -142,7 +142,8 @@ class Fallback(Component[Any, Any]):
                     answer = yield call
             except Exception as error:
                 failure = judge(error)
-                if not can_mend(failure):
+                is_ours = said is not None and failure.kind == "caller"  # not the request: how it is asked to go on
+                if not can_mend(failure) and not is_ours:
                     raise
                 failures.append((name, error))
                 said = _with(said, call.received)

@@ -73,7 +73,7 @@ class Hedge(Component[Any, Any]):
     def plan(self, value: Any, run: Run) -> Plan[Any]:
         after_s = self.patience.p95_s if self.after_s is None else self.after_s
         calls = [Forward(each, value, kwargs=run.kwargs) for each in (self.inner, self.other)]
-        race = Race(calls, after_s=after_s)
+        race = Race(calls, after_s=after_s, can_mend=lambda error: can_mend(judge(error)))
         run.stage.facts["after_s"] = round(after_s, 6)
         try:
             answer = yield race
@@ -84,7 +84,7 @@ class Hedge(Component[Any, Any]):
                     self.patience.took(race.spoke_after_s or 0.0)
         if race.winner == 1:
             run.emit(Hedged(after_s=round(after_s, 6), winner=self.names[1], loser=self.names[0]))
-            if (error := race.errors.get(0)) is not None and can_mend(judge(error)):
+            if (error := race.errors.get(0)) is not None:
                 run.report.mark(
                     "degraded", f"answered by {self.names[1]} because {self.names[0]}: {judge(error).reason}"
                 )

@@ -69,7 +69,7 @@ class Retry(Component[Any, Any]):
 
     def _wait_s(self, error: Exception, turn: int, run: Run) -> float | None:
         """How long to wait before the next try; None: there is none."""
-        if turn >= self.attempts or run.attempts.repeats_left == 0:
+        if turn >= self.attempts or run.attempts.repeats_left == 0 or run.attempts.is_used_up:
             return None
         wait_s = delay_s(judge(error), turn=turn, base_s=self.base_s, most_s=self.max_wait_s, draw=self.draw)
         remaining_s = run.remaining_s

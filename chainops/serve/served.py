@@ -44,8 +44,16 @@ def http_status(error: Exception) -> int:
 
 
 def told(error: ChainopsError) -> dict[str, Any]:
-    """A failure for a client: its kind and one line."""
-    return {"error": type(error).__name__, "message": str(error)}
+    """A failure for a client: its kind and one line. Of refusals only why: what was spent, what is allowed and which
+    models there are is the operator's.
+    """
+    failures = _flat(error) if isinstance(error, AllRoutesFailed) else [error]
+    reasons = list(dict.fromkeys(each.reason for each in failures if isinstance(each, CallRefused)))
+    if not all(isinstance(each, CallRefused) for each in failures):
+        return {"error": type(error).__name__, "message": str(error)}
+    wait = retry_after(error).get("Retry-After")
+    when = "later" if wait is None else f"in {wait} s"
+    return {"error": type(error).__name__, "message": f"not answered: {'; '.join(reasons)}; try again {when}"}
 
 
 def _flat(error: AllRoutesFailed) -> list[Exception]:
@@ -105,5 +113,6 @@ class Served(RunnableBinding[Any, Any]):  # type: ignore[no-redef]  # LangChain'
 
 
 def _failed(error: ChainopsError) -> AnswerChunk:
-    facts = {"status": "failed", "reasons": [str(error)], "error": {**told(error), "http_status": http_status(error)}}
+    said = told(error)
+    facts = {"status": "failed", "reasons": [said["message"]], "error": {**said, "http_status": http_status(error)}}
     return AnswerChunk(content="", response_metadata={KEY: facts}, chunk_position="last")

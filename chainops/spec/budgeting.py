@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 from langchain_core.runnables import Runnable
 
@@ -29,7 +28,6 @@ ASKED = "A colleague will answer this."
 _lock = threading.Lock()
 _books: dict[tuple[str, str], Books] = {}
 """One for each pair of places in this process, whose writer they share."""
-_circuits: WeakKeyDictionary[Site, dict[tuple[int, str], Circuit]] = WeakKeyDictionary()
 
 
 def budget(settings: BudgetSettings, site: Site, rest: Rest) -> Budget:
@@ -70,7 +68,7 @@ def breaker(settings: BreakerSettings, site: Site, rest: Rest) -> Breaker:
     model = rest.model or next(iter(site.declared.models))
     name = f"{site.declared.name}/{model}"
     with _lock:
-        known = _circuits.setdefault(site, {})
+        known = site.circuits
         if (circuit := known.get((rest.position, model))) is None:
             circuit = known[rest.position, model] = Circuit(name, settings, Lazy(lambda: open_circuits(settings, site)))
     return Breaker(inner=rest(), settings=settings, circuit=circuit, name=f"breaker of {model}")
@@ -83,6 +81,8 @@ def open_books(settings: BudgetSettings, site: Site) -> Books:
 
     calls = site.store()
     place = settings.store or calls.url
+    if "://" not in place:
+        place = str(site.base / place)
     with _lock:
         if (found := _books.get((place, calls.url))) is None:
             counters: Counters

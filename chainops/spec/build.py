@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from chainops.models.providers import ModelSettings
     from chainops.observe.listener import TraceListener
     from chainops.prompts.prompt import Prompt
+    from chainops.resilience.breaker.circuit import Circuit
     from chainops.spec.chain import Chain
     from chainops.stores.sql import SqlStore
 
@@ -65,6 +66,8 @@ class Site:
         self.embedder: Lazy[Embedder] = Lazy(self._open_embedder)
         self.knowledge: Lazy[KnowledgeBase] = Lazy(self._open_knowledge)
         self.sessions: Lazy[Sessions] = Lazy(self._open_sessions)
+        self.circuits: dict[tuple[int, str], Circuit] = {}
+        """By the place of a breaker in the pipeline, and the model."""
         self.replicas: dict[int, Lazy[Replica]] = {}
         """By the place of a cache in the pipeline."""
         self.caches: dict[int, SemanticCache] = {}

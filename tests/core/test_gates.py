@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage
@@ -121,26 +122,50 @@ class Pair(Component):
         return (yield Forward(Calls(), value))
 
 
+class Repeats(Component):
+    """Calls `inner` again and again, as a retry would."""
+
+    inner: AnyRunnable
+    times: int
+    log: Any
+
+    def plan(self, value, run: Run):
+        run.attempts.allow_repeats(2)
+        for turn in range(self.times):
+            run.terms = replace(run.terms, is_repeat=run.terms.is_repeat or turn > 0)
+            try:
+                answer = yield Forward(self.inner, f"{value} {turn}", kwargs={})
+            except AttemptsExhausted as error:
+                self.log.append(str(error))
+                raise
+            self.log.append("called")
+        return answer
+
+
+class Silent(Component):
+    """Calls a model and says nothing, so that it can be called again."""
+
+    def plan(self, value, run: Run):
+        attempt = yield from run.attempt("m", expect=lambda: Expected(0, 0, None))
+        attempt.settle("ok")
+        return None
+
+
 def test_repeats_of_several_retries_add_up_and_do_not_multiply():
-    class Repeats(Component):
-        inner: AnyRunnable
+    log: list[str] = []
+    inner = Repeats(inner=Silent(), times=3, log=log)
+    with pytest.raises(AttemptsExhausted, match="retries are used up"):
+        Repeats(inner=inner, times=3, log=log).invoke("x")
+    assert log.count("called") == 1 + 2 + 1  # a first call, two repeats, and the inner one that ended well
 
+
+def test_side_calls_of_a_repeat_do_not_use_up_what_the_answer_needs():
+    class WithSideCalls(Component):
         def plan(self, value, run: Run):
-            run.attempts.allow_repeats(2)
-            yield Ask(self.inner, value)
-            run.terms = replace(run.terms, is_repeat=True)
-            return (yield AskAll([Ask(self.inner, value) for _ in range(3)], return_exceptions=True))
+            yield Ask(Calls(), value)
+            yield Ask(Calls(), value)
+            return (yield Forward(Silent(), value))
 
-    class Outer(Component):
-        inner: AnyRunnable
-
-        def plan(self, value, run: Run):
-            run.attempts.allow_repeats(2)
-            first = yield Ask(self.inner, value)
-            run.terms = replace(run.terms, is_repeat=True)
-            again = yield Ask(Calls(), value) if run.attempts.repeats_left else Do(lambda: "none left")
-            return first, again
-
-    first, again = Outer(inner=Repeats(inner=Calls())).invoke("x")
-    assert sum(isinstance(each, AttemptsExhausted) for each in first) == 1
-    assert again == "none left"
+    log: list[str] = []
+    Repeats(inner=WithSideCalls(), times=3, log=log).invoke("x")
+    assert log == ["called"] * 3

@@ -14,9 +14,10 @@ import chainops
 from chainops.core.component import AnyRunnable, Component
 from chainops.core.errors import AllRoutesFailed, CallRefused
 from chainops.core.steps import Forward, Race
-from chainops.models.failures import Failure, ModelUnavailable
+from chainops.models.failures import Failure, ModelFailed, ModelUnavailable
 from chainops.resilience.component import Fallback, Sentence
 from chainops.resilience.deadline import Deadline
+from chainops.resilience.hedging import Hedge
 from chainops.resilience.retrying import Retry
 from chainops.testing.faults import Cut, Drip, Hang, Status
 from chainops.testing.listening import capture_events
@@ -214,3 +215,59 @@ def test_routes_that_all_hang_are_given_up_at_the_deadline_with_the_reason(serve
         with pytest.raises((AllRoutesFailed, chainops.ChainopsError)):
             Fallback(routes=(served(first), served(second))).invoke("x", chainops.caller(deadline_s=0.5))
         assert time.monotonic() - began < 4
+
+
+def test_a_hedge_does_not_hide_a_bug_or_a_wrong_request(served, ask, driver):
+    def bug(_):
+        raise TypeError("a bug")
+
+    with ModelServer("second") as second:
+        with pytest.raises(TypeError, match="a bug"):
+            ask(driver, Hedge(inner=bug, other=served(second), after_s=60))
+        assert not second.requests
+
+
+def test_a_continuation_that_is_refused_is_no_failure_of_the_request(ask):
+    wrong = ModelFailed("m", Failure("caller", "invalid request", status=400), next_move="correct it")
+
+    def refuses(_):
+        raise wrong
+
+    first = speaks(AIMessageChunk(content="Half of it "), error=CUT)
+    answer = ask("stream", Fallback(routes=(first, refuses), on_cut="continue"))
+    assert (answer.text.strip(), answer.status) == ("Half of it", "truncated")
+
+
+def test_a_truncated_answer_names_who_broke_off(ask):
+    def busy(_):
+        raise BUSY
+
+    first = speaks(AIMessageChunk(content="Half of it "), error=CUT)
+    answer = ask("stream", Fallback(routes=(first, busy), names=("a", "b"), on_cut="continue"))
+    assert answer.reasons == ["a broke off: connection cut; b: overloaded"]
+
+
+def test_time_in_a_queue_is_not_given_to_the_call_again(served):
+    class Queue:
+        def enter(self, attempt, run):
+            time.sleep(0.6)
+            yield from ()
+
+        def leave(self, attempt):
+            pass
+
+    with ModelServer("answer") as server:
+        server.fail(Hang())
+        model = served(server, timeout_s=30).model_copy(update={"gates": (Queue(),)})
+        began = time.monotonic()
+        with pytest.raises(chainops.ChainopsError):
+            model.invoke("hello", chainops.caller(deadline_s=1.0))
+        assert time.monotonic() - began < 1.5
+
+
+def test_the_failure_stands_where_no_attempts_are_left_to_retry_it(served):
+    with ModelServer("answer") as server:
+        server.fail(Status(503))
+        with pytest.raises(ModelUnavailable):
+            Retry(inner=served(server), attempts=5, base_s=0.01).invoke("hello", chainops.caller(max_attempts=2))
+        assert len(server.requests) == 2

@@ -9,6 +9,7 @@ from typing import Any
 from langchain_core.messages import AIMessageChunk, BaseMessage
 
 from chainops.cache.sharing.flight import Seat
+from chainops.core.answer import RestartChunk
 from chainops.core.chunks import has_substance
 from chainops.core.steps import Filter
 
@@ -25,7 +26,10 @@ class Tap:
         self._held: list[Any] | None = []
 
     def feed(self, chunk: Any) -> Iterable[Any]:
-        if self._held is None:
+        if isinstance(chunk, RestartChunk):  # followers may not be able to take back what they said
+            self._seat.keep_private()
+            self._held = None
+        elif self._held is None:
             self._tell(own(chunk))
         else:
             self._held.append(own(chunk))
