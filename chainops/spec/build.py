@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from chainops.observe.listener import TraceListener
     from chainops.prompts.prompt import Prompt
     from chainops.resilience.breaker.circuit import Circuit
+    from chainops.resilience.limits.component import Limits
     from chainops.spec.chain import Chain
     from chainops.stores.sql import SqlStore
 
@@ -66,6 +67,8 @@ class Site:
         self.embedder: Lazy[Embedder] = Lazy(self._open_embedder)
         self.knowledge: Lazy[KnowledgeBase] = Lazy(self._open_knowledge)
         self.sessions: Lazy[Sessions] = Lazy(self._open_sessions)
+        self.limits: dict[int, Limits] = {}
+        """By the place in the pipeline."""
         self.circuits: dict[tuple[int, str], Circuit] = {}
         """By the place of a breaker in the pipeline, and the model."""
         self.replicas: dict[int, Lazy[Replica]] = {}

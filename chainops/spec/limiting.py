@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 from chainops.core.lazy import Lazy
 from chainops.models.limits import ModelLimits
@@ -17,12 +16,10 @@ if TYPE_CHECKING:
     from chainops.resilience.limits.keeper import Keeper
     from chainops.spec.build import Rest, Site
 
-_built: WeakKeyDictionary[Site, dict[int, Limits]] = WeakKeyDictionary()
-
 
 def limit(settings: LimitsSettings, site: Site, rest: Rest) -> Limits:
     """The wrapper at `rest`'s position. However many routes it is built for, what it counts is one."""
-    built = _built.setdefault(site, {})
+    built = site.limits
     first = built.get(rest.position)
     if first is None:
         name = f"{site.declared.name}/{rest.position}"
@@ -33,7 +30,7 @@ def limit(settings: LimitsSettings, site: Site, rest: Rest) -> Limits:
 
 def limits_of(site: Site) -> tuple[Limits, ...]:
     """Those built so far, from the outside in: for `stats()`."""
-    return tuple(each for _, each in sorted(_built.get(site, {}).items()))
+    return tuple(each for _, each in sorted(site.limits.items()))
 
 
 def limited_keys(settings: ModelSettings, site: Site) -> KeyPool | None:
