@@ -253,6 +253,7 @@ def test_settings_that_make_no_sense_are_refused(settings, says):
 
 class Site:
     def __init__(self, tmp_path):
+        self.limits = {}
         self.declared = SimpleNamespace(name="help")
         self.store = lambda: SimpleNamespace(url=f"sqlite:///{tmp_path / 'chainops.db'}")
 
