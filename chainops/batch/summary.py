@@ -98,6 +98,10 @@ def summary_of(journal: Journal, *, is_limited: bool, **told: Any) -> Summary:
     )
     if summary.is_stopped:
         summary.next_move = "run the same again to go on"
+    elif summary.failed and all(name.endswith("(caller)") for name in errors):
+        summary.next_move = (
+            "correct those rows, and run them as a file of their own: asked again as they are, they fail"
+        )
     elif summary.failed:
         summary.next_move = "run the same with --retry-errors (retry_errors=True) to ask the failed rows again"
     elif is_limited:

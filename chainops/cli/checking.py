@@ -26,7 +26,7 @@ def check(path: Path, *, as_json: bool) -> bool:
     else:
         unread, changed = _documents(chain)
         problems = [*_models(chain), *unread]
-        notes = [*changed, *_prompt(chain), *_order(chain), *_prices(chain), *_traces(chain)]
+        notes = [*changed, *_keys(chain), *_prompt(chain), *_order(chain), *_prices(chain), *_traces(chain)]
     if as_json:
         typer.echo(json.dumps({"ok": not problems, "problems": problems, "notes": notes}, ensure_ascii=False))
         return not problems
@@ -50,6 +50,16 @@ def _models(chain: Chain) -> list[str]:
         except ChainopsError as error:
             problems.append(f"models.{name}: {error}")
     return problems
+
+
+def _keys(chain: Chain) -> list[str]:
+    """Keys of models with several that are not there: the others do their work."""
+    return [
+        f"models.{name}: {variable} is not set; its other keys are used"
+        for name, settings in chain.declared.models.items()
+        for variable in settings.keys or ()
+        if not os.environ.get(variable, "").strip()
+    ]
 
 
 def _documents(chain: Chain) -> tuple[list[str], list[str]]:

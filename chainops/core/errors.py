@@ -55,8 +55,8 @@ class DeadlineExceeded(ChainopsError, TimeoutError):
     def __init__(self, stage: str, deadline_s: float) -> None:
         self.stage, self.deadline_s = stage, deadline_s
         super().__init__(
-            f"{stage}: the request's deadline of {deadline_s:g} s has passed; "
-            "give it more with chainops.caller(deadline_s=...)"
+            f"{stage}: the deadline of {deadline_s:g} s has passed; "
+            "give it more: chainops.caller(deadline_s=...), or `deadline` in the chain file"
         )
 
 

@@ -109,6 +109,8 @@ class Model(Component[Any, AIMessage]):
             if isinstance(error, DeadlineExceeded) and share_s is not None and run.remaining_s != 0:
                 slow = Failure("retryable", "timeout", detail=f"no whole answer in its share of {share_s:g} s")
                 failure = ModelUnavailable(self.model, slow, next_move="ask again, or another model")
+            elif run.remaining_s == 0 and classify(error).reason == "timeout":  # the client's name for our deadline
+                failure = run.late()
             else:
                 failure = wrap(error, self.model, key_env=None if key is None else key.name)
             if key is not None and not self.model.startswith("openai:"):

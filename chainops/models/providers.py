@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, SecretStr, ValidationError, ValidationIn
 
 from chainops.core.errors import ChainopsError
 from chainops.core.lazy import Lazy
-from chainops.core.settings import Settings
+from chainops.core.settings import Seconds, Settings
 from chainops.models.failures import MissingKey, MissingProvider
 from chainops.models.key_pool import KeyPool, ModelKey
 from chainops.models.keys import looks_like_key, smells_of_secret, walk
@@ -46,7 +46,7 @@ class ModelSettings(Settings):
 
     model: str
     """`provider:name`, such as `openai:gpt-4o-mini`; or `extractive`, the model that needs no server."""
-    timeout_s: float = Field(default=30.0, gt=0)
+    timeout_s: Seconds = 30.0
     """Seconds for a whole answer; in a stream, for each of its chunks."""
     temperature: float | None = Field(default=None, ge=0)
     max_tokens: int | None = Field(default=None, gt=0)

@@ -84,6 +84,9 @@ class Hedge(Component[Any, Any]):
                     self.patience.took(race.spoke_after_s or 0.0)
         if race.winner == 1:
             run.emit(Hedged(after_s=round(after_s, 6), winner=self.names[1], loser=self.names[0]))
+            if not race.errors:
+                told = f"{self.names[1]} answered: nothing was heard of {self.names[0]} for {after_s:.3g} s"
+                run.report.reasons.append(told)
             if (error := race.errors.get(0)) is not None:
                 run.report.mark(
                     "degraded", f"answered by {self.names[1]} because {self.names[0]}: {judge(error).reason}"

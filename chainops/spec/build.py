@@ -7,6 +7,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.runnables import Runnable
 
 from chainops.core.component import Component
+from chainops.core.errors import ChainopsError
 from chainops.core.lazy import Lazy
 from chainops.core.settings import home
 from chainops.spec.chainfile import ChainFile
@@ -62,7 +64,7 @@ class Site:
         self.documents = documents
         """Python objects to index instead of the declared paths."""
         self._indexing = threading.Lock()
-        self._objects_seen = False
+        self._objects_seen = self._is_warm = False
         self.store: Lazy[SqlStore] = Lazy(self._open_store)
         self.embedder: Lazy[Embedder] = Lazy(self._open_embedder)
         self.knowledge: Lazy[KnowledgeBase] = Lazy(self._open_knowledge)
@@ -114,6 +116,18 @@ class Site:
         if not self.knowledge.is_made or (self.documents is not None and not self._objects_seen):
             return False
         return self.knowledge().is_fresh and not self.knowledge().notices
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether the clients of all models are open, where a deadline is declared: it would be spent on that."""
+        return self._is_warm or not any(each.word == "deadline" for each in self.declared.pipeline)
+
+    def warm(self) -> None:
+        """Open the clients of all models. One that cannot be opened is told when it is asked."""
+        self._is_warm = True
+        for model in self.models.values():
+            with suppress(ChainopsError):
+                (model.chat if model.keys is None else model.keys.keys[0].chat)()
 
     def ready(self, chain: Chain) -> list[Event]:
         """See what was indexed meanwhile; index the documents if nobody has. Blocks. Gives what there is to tell."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from chainops.knowledge.indexing import IndexReport
     from chainops.resilience.budgets.records import By
     from chainops.resilience.budgets.spending import Spending
+    from chainops.review.records import Waiting
 
 ROLES = {"human": "user", "ai": "assistant", "user": "user", "assistant": "assistant"}
 
@@ -80,6 +81,12 @@ class Chain(Component[Any, Answer]):
         written(self.site)  # by this process: the calls of answers just given are still on their way
         return spending(self.site.store(), self.declared.name, by, since)
 
+    def waiting(self, *, limit: int = 100) -> list[Waiting]:
+        """The questions that were kept for people (`review`), the oldest first."""
+        from chainops.review.records import Reviews
+
+        return Reviews(self.site.store()).waiting(self.declared.name, limit=limit)
+
     def listeners(self) -> tuple[Listener, ...]:
         tracer = self.site.tracer
         return () if tracer is None else (tracer,)
@@ -104,6 +111,8 @@ class Chain(Component[Any, Answer]):
         else:  # a route of another chain, whose cache cannot see when these documents change: this one's own does
             run.stage.facts["versions"] = self._versions()
             run.report.may_cache = self.declared.knowledge is None
+        if not self.site.is_warm:
+            yield Do(self.site.warm)  # before a declared deadline begins: the first import of a client takes seconds
         call = Forward(self.inner, request, kwargs=run.kwargs)
         try:
             return (yield call)

@@ -229,7 +229,8 @@ def _told(model: type[BaseModel], value: Any, error: Any, at: Path_, source: Sou
             told = (*told, part)
     kind, found = error["type"], shown(inside)
     if kind == "extra_forbidden":
-        words = [field.alias or name for name, field in fields.model_fields.items()] if fields else []
+        options = list(kinds.values()) if fields in kinds.values() else [fields] if fields else []
+        words = [field.alias or name for each in options for name, field in each.model_fields.items()]
         word = str(told[-1]) if told else "?"
         return _problem(source, (*at, *told), repr(word), f"one of {listed(words)}", nearest(word, words))
     if kind == "missing":

@@ -63,7 +63,8 @@ def test_errors_are_what_python_would_call_them():
 
 def test_messages_name_the_place_and_the_next_move():
     assert str(EXAMPLES[3]) == (
-        "model: the request's deadline of 2.5 s has passed; give it more with chainops.caller(deadline_s=...)"
+        "model: the deadline of 2.5 s has passed; "
+        "give it more: chainops.caller(deadline_s=...), or `deadline` in the chain file"
     )
     assert str(EXAMPLES[6]) == "a.db: is locked; wait"
 

@@ -292,7 +292,7 @@ def test_an_error_carries_the_report_of_its_request(play, drive_by):
         drive_by(play(lambda v, run: (yield Wait(9)), name="root"), "q", caller(deadline_s=1))
     (stage,) = caught.value.report["stages"]
     assert stage["name"] == "root"
-    assert stage["error"].startswith("DeadlineExceeded: root: the request's deadline of 1 s")
+    assert stage["error"].startswith("DeadlineExceeded: root: the deadline of 1 s")
 
 
 def test_what_is_registered_on_close_runs_once_last_first(play, drive_by):

@@ -14,6 +14,9 @@ from chainops.resilience.budgets.records import Counters, Hold, Ledger, Reserved
 
 LOST_AFTER_S = 3_600.0
 """A hold older than this was left behind: its call is noted as lost, with the estimate for its cost."""
+_CATCH_UP_S = 0.05
+"""How long the next call waits for what the last ones took to be written down: after one another, that is at once; many
+at the same time go on with estimates that are too high for a moment."""
 _LOOK_EVERY_S = 600.0
 _AT_ONCE = 500
 _TRIES, _PAUSE_S = 3, 0.2
@@ -54,10 +57,12 @@ class Books:
         if now - self._looked > _LOOK_EVERY_S:
             self._looked = now
             self._writer.submit(lambda: self._adopt_quietly(now))
+        self.flush(_CATCH_UP_S)  # what calls that have ended really took, so that their estimates count no more
         return self._counters.reserve(hold, windows, enforces_tokens=enforces_tokens)
 
     def totals(self, budget: str, key: str, windows: Sequence[Window]) -> list[Amount]:
         """Spent and set aside. Blocks. Raises `StoreError`."""
+        self.flush(_CATCH_UP_S)
         return self._counters.totals(budget, key, [each.id for each in windows])
 
     def settle_later(self, hold: str, actual: Amount, call: Spend | None) -> bool:

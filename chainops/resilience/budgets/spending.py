@@ -39,7 +39,7 @@ class Spending:
 
     def __str__(self) -> str:
         if not self.rows:
-            return "nothing was spent"
+            return _NOTHING
         table = self._table()
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         return "\n".join(
@@ -53,7 +53,7 @@ class Spending:
 
     def _repr_html_(self) -> str:
         if not self.rows:
-            return f'<div style="{BOX}">nothing was spent</div>'
+            return f'<div style="{BOX}">{_NOTHING}</div>'
         head, *body, total = self._table()
         dearest = max(row["usd"] for row in self.rows) or 1.0
         lines = [_line(head, f"{_CELL};{DIM}")]
@@ -72,6 +72,9 @@ class Spending:
         if self.by not in ("user", "tenant", "feature", "day", "chain"):
             total["requests"] = None  # one request may stand in several rows
         return {"what": "all"} | total
+
+
+_NOTHING = "nothing was spent under a budget: calls are noted where the chain's pipeline has one"
 
 
 def spending(
