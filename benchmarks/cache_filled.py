@@ -22,7 +22,7 @@ from cache_index import unit
 from langchain_core.messages import AIMessage
 
 from chainops.cache import policy
-from chainops.cache.background import UPKEEP, Background
+from chainops.cache.background import UPKEEP
 from chainops.cache.component import SemanticCache
 from chainops.cache.judge import Judge, Label
 from chainops.cache.lookup import Lookup
@@ -35,6 +35,7 @@ from chainops.cache.sharing.flight import Flights
 from chainops.cache.standalone import Standalone
 from chainops.cache.stores.redis_records import RedisRecords
 from chainops.cache.stores.sql_records import SqlRecords
+from chainops.core.background import Background
 from chainops.core.caller import Caller
 from chainops.core.component import Component
 from chainops.core.steps import Say
@@ -177,7 +178,7 @@ def cache_of(replica: Replica) -> SemanticCache:
         answered_by=lambda: ANSWERED_BY,
         comparer=lambda: comparer,
         flights=Flights(),
-        background=Background("audits"),
+        background=Background("audits", waiting_at_most=256),
     )
 
 

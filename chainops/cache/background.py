@@ -1,102 +1,13 @@
-"""Work beside the requests: audits, snapshots, re-embedding. One thread each, bounded, and ended in order."""
+"""What a cache does beside the requests."""
 
 from __future__ import annotations
 
-import atexit
-import contextlib
-import queue
-import threading
-import time
-import weakref
-from collections.abc import Callable
-
-from chainops.cache.sharing.forking import reset_in_child
+from chainops.core.background import Background
 
 WAITING_AT_MOST = 256
 """Audits and comparisons beyond these are given up, and told: learning must not become a load."""
-_LAST_S = 5.0
-"""How long the end of the process waits for what is being worked on."""
 
-
-class Background:
-    """One daemon thread that works off a bounded queue.
-
-    When the process ends, what is being worked on is finished (for some seconds at most) and what still waits is
-    not begun: a thread that is cut off inside native code would take the process down with it.
-    """
-
-    def __init__(self, name: str, *, waiting_at_most: int = WAITING_AT_MOST) -> None:
-        self._name = name
-        self._waiting_at_most = waiting_at_most
-        self.reset()
-        reset_in_child(self)
-        self.is_ending = False
-        """Long work looks at this between its parts."""
-        _instances.add(self)
-
-    def reset(self) -> None:
-        """For a forked child: what waits is its parent's work."""
-        self._lock = threading.Lock()
-        self._waiting: queue.Queue[Callable[[], None]] = queue.Queue(self._waiting_at_most)
-        self._thread: threading.Thread | None = None
-        self._unfinished = 0
-
-    def submit(self, work: Callable[[], None]) -> bool:
-        """Queue work, which must not raise; False when too much is waiting. Never blocks."""
-        with self._lock:
-            if self.is_ending:
-                return False
-            try:
-                self._waiting.put_nowait(work)
-            except queue.Full:
-                return False
-            self._unfinished += 1
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
-                self._thread.start()
-        return True
-
-    def drain(self, timeout_s: float) -> bool:
-        """Wait until all that was submitted is done; False when the time ran out first."""
-        until = time.monotonic() + timeout_s
-        while self._unfinished:
-            if time.monotonic() >= until:
-                return False
-            time.sleep(0.005)
-        return True
-
-    def end(self, timeout_s: float = _LAST_S) -> None:
-        """Begin nothing more, and wait for what is being worked on."""
-        self.is_ending = True
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._waiting.get_nowait()
-                with self._lock:
-                    self._unfinished -= 1
-        self.drain(timeout_s)
-
-    def _work(self) -> None:
-        while True:
-            work = self._waiting.get()
-            try:
-                if not self.is_ending:
-                    work()
-            finally:
-                with self._lock:
-                    self._unfinished -= 1
-
-
-_instances: weakref.WeakSet[Background] = weakref.WeakSet()
-
-
-def _end_all() -> None:
-    for each in list(_instances):
-        each.end()
-
-
-atexit.register(_end_all)
-
-AUDITS = Background("chainops cache audits")
+AUDITS = Background("chainops cache audits", waiting_at_most=WAITING_AT_MOST)
 """Those of this process."""
-UPKEEP = Background("chainops cache upkeep")
-"""Snapshots and re-embedding, one after the other."""
+UPKEEP = Background("chainops cache upkeep", waiting_at_most=WAITING_AT_MOST)
+"""Snapshots, re-embedding and reading ahead, one after the other."""

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from chainops.cache import compare, policy
 from chainops.cache.auditing import audit, compare_later
-from chainops.cache.background import AUDITS, Background
+from chainops.cache.background import AUDITS
 from chainops.cache.freshness import Sources
 from chainops.cache.keeping import keep
 from chainops.cache.lookup import Found, Lookup, weigh
@@ -34,6 +34,7 @@ from chainops.cache.sharing.flight import FLIGHTS, Flight, Flights, Landed, Seat
 from chainops.cache.sharing.following import FIRST_S, Cut, Lost, follow, goes_alone, lead
 from chainops.cache.sharing.leases import Leases, similarity
 from chainops.cache.standalone import Standalone, as_standalone, condensing
+from chainops.core.background import Background
 from chainops.core.component import AnyRunnable, Component
 from chainops.core.errors import ChainopsError, DeadlineExceeded
 from chainops.core.run import Run

@@ -10,8 +10,8 @@ import weakref
 from collections.abc import Mapping
 
 from chainops.cache.records import CacheStore, Kind, Tally
-from chainops.cache.sharing.forking import reset_in_child
 from chainops.core.errors import ChainopsError, StoreError
+from chainops.core.forking import reset_in_child
 
 EVERY_S = 1.0
 """So much of the counts a killed process loses."""

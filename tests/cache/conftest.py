@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from langchain_tests.integration_tests import AsyncCacheTestSuite
 
-from chainops.cache.background import Background
 from chainops.cache.compare import Auto
 from chainops.cache.component import SemanticCache
 from chainops.cache.judge import Judge
@@ -16,6 +15,7 @@ from chainops.cache.replica import Replica
 from chainops.cache.settings import CacheSettings
 from chainops.cache.sharing.flight import Flights
 from chainops.cache.stores.sql_records import SqlRecords
+from chainops.core.background import Background
 from chainops.stores.sql import SqlStore
 
 for _name, _test in inspect.getmembers(AsyncCacheTestSuite, inspect.iscoroutinefunction):
@@ -79,7 +79,7 @@ def make_cache(replica, embedder):
             comparer=lambda: Auto(Prose(embedder.embed)),
             sources=sources,
             flights=Flights() if flights is None else flights,
-            background=Background("audits"),
+            background=Background("audits", waiting_at_most=256),
         )
 
     return make

@@ -19,8 +19,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from chainops.cache.sharing.forking import reset_in_child
 from chainops.core.errors import PlanError
+from chainops.core.forking import reset_in_child
 from chainops.core.signal import Signal
 
 State = Literal["flying", "landed", "private", "failed", "abandoned"]

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
-from chainops.cache.sharing.forking import reset_in_child
+from chainops.core.forking import reset_in_child
 
 LeaseKey = TypeVar("LeaseKey", bound=Hashable)
 

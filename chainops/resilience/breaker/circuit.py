@@ -7,12 +7,13 @@ import uuid
 from collections.abc import Callable
 from dataclasses import replace
 
+from chainops.core.background import Background
 from chainops.core.errors import StoreError
+from chainops.core.forking import reset_in_child
 from chainops.core.run import Run
 from chainops.core.steps import Do, Plan
 from chainops.models.failures import Failure
 from chainops.resilience.breaker import policy
-from chainops.resilience.breaker.background import Background, reset_in_child
 from chainops.resilience.breaker.policy import CLOSED, BreakerSettings, Opening, Recent, Route
 from chainops.resilience.breaker.records import (
     CircuitAlone,
@@ -27,7 +28,7 @@ REFRESH_S = 0.5
 """A copy older than this is refreshed beside the requests."""
 STALE_S = 0.9
 """One older than this (nobody asked for a while) is refreshed before a call is let through."""
-BACKGROUND = Background("chainops circuits")
+BACKGROUND = Background("chainops circuits", waiting_at_most=10_000, finishes=True)
 
 
 class Circuit:

@@ -7,8 +7,9 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
+from chainops.core.background import Background
 from chainops.core.errors import StoreError
-from chainops.resilience.breaker.background import Background, reset_in_child
+from chainops.core.forking import reset_in_child
 from chainops.resilience.budgets.policy import Amount, Window
 from chainops.resilience.budgets.records import Counters, Hold, Ledger, Reserved, Spend
 
@@ -34,7 +35,7 @@ class Books:
         self._counters, self._ledger, self._most = counters, ledger, waiting_at_most
         self.reset()
         reset_in_child(self)
-        self._writer = Background("chainops spending")
+        self._writer = Background("chainops spending", waiting_at_most=10_000, finishes=True)
         self._looked = float("-inf")
         self.problem: str | None = None
         """What is wrong with the store, until something was written again."""
