@@ -53,7 +53,7 @@ def test_python_runs_from_the_top_to_the_end(tmp_path, monkeypatch, capsys):
     assert "How many elephants does the zoo have?" in told
     exec(compile(failing, "README.md", "exec"), names)
     told = capsys.readouterr().out
-    assert told.splitlines() == ["degraded It is 42. ['answered by second because first: overloaded']", "2 1"]
+    assert told.splitlines() == ["degraded It is 42.", "['answered by second because first: overloaded']", "2 1"]
 
 
 @pytest.mark.parametrize("text", fences("yaml"))
