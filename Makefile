@@ -46,7 +46,7 @@ lint: .venv/.installed
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check . && $(BIN)/mypy --no-error-summary
 
 bench: .venv/.installed
-	@for benchmark in benchmarks/[a-z]*.py; do echo; echo "== $$benchmark"; $(BIN)/python $$benchmark || exit 1; done
+	@for benchmark in $(filter-out %_peers.py,$(wildcard benchmarks/[a-z]*.py)); do echo; echo "== $$benchmark"; $(BIN)/python $$benchmark || exit 1; done
 
 lab: .venv/.installed
 	@$(BIN)/jupyter lab notebooks
