@@ -57,10 +57,12 @@ class Budget(Component[Any, Any]):
         if self.cheaper is not None and (yield from self._is_soft(gate, run)):
             inner = self.cheaper
             run.stage.facts["route"] = "cheaper: most of the budget is used up"
-            run.report.reasons.append("answered by the cheaper route: most of the budget is used up")
         call = Forward(inner, value, kwargs=run.kwargs)
         try:
-            return (yield call)
+            answer = yield call
+            if inner is self.cheaper:
+                run.report.reasons.append("answered by the cheaper route: most of the budget is used up")
+            return answer
         except Exception as error:
             over = refusal_of(error, self.budget)
             if over is None or call.received is not None:
