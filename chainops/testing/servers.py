@@ -126,6 +126,11 @@ class RedisServer:
                 raise ServerFailed("redis-server", (self._folder / "log").read_text(errors="replace"))
             time.sleep(0.01)
 
+    @property
+    def log(self) -> str:
+        """What it has said, in all its lives."""
+        return (self._folder / "log").read_text(errors="replace")
+
     def kill(self) -> None:
         """End it at once (SIGKILL): it has no time to write anything."""
         self._end(signal.SIGKILL)
