@@ -92,6 +92,33 @@ def postgres_database(server_url: str) -> Iterator[str]:
             connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
 
 
+def _command(text: bytes, start: int) -> tuple[bytes, int] | None:
+    """The name of the command that begins there, and where it ends; None where no whole one does."""
+
+    def line(at: int, mark: bytes) -> tuple[int, int] | None:
+        end = text.find(b"\r\n", at)
+        if end < 0 or text[at : at + 1] != mark or not text[at + 1 : end].isdigit():
+            return None
+        return int(text[at + 1 : end]), end + 2
+
+    head = line(start, b"*")
+    if head is None:
+        return None
+    count, at = head
+    name = b""
+    for position in range(count):
+        part = line(at, b"$")
+        if part is None:
+            return None
+        size, begin = part
+        at = begin + size + 2
+        if at > len(text):
+            return None
+        if position == 0:
+            name = text[begin : begin + size].upper()
+    return name, at
+
+
 class RedisServer:
     """A Redis server of one's own, on a free port of this machine. See `redis_server`."""
 
@@ -127,9 +154,31 @@ class RedisServer:
             time.sleep(0.01)
 
     @property
-    def log(self) -> str:
-        """What it has said, in all its lives."""
-        return (self._folder / "log").read_text(errors="replace")
+    def append_only_file(self) -> Path:
+        """Where it notes what was done, with `--appendonly yes` (Redis 6.2; newer ones use a folder)."""
+        return self._folder / "appendonly.aof"
+
+    def repair(self) -> None:
+        """Cut an unfinished transaction off the end of its append-only file, as `redis-check-aof --fix` does.
+
+        Killed while it writes what a script did, Redis 6.2 cuts only the broken command off at the next start, and
+        carries the half transaction out at the one after (https://github.com/valkey-io/valkey/pull/4342).
+        """
+        path = self.append_only_file
+        whole = path.read_bytes() if path.exists() else b""
+        end = begun = 0
+        in_transaction = False
+        while (found := _command(whole, end)) is not None:
+            name, after = found
+            if name == b"MULTI":
+                begun, in_transaction = end, True
+            elif name == b"EXEC":
+                in_transaction = False
+            end = after
+        keep = begun if in_transaction else end
+        if keep < len(whole):
+            with path.open("r+b") as file:
+                file.truncate(keep)
 
     def kill(self) -> None:
         """End it at once (SIGKILL): it has no time to write anything."""
