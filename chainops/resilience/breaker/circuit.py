@@ -157,6 +157,7 @@ class Circuit:
         assert self._store is not None
         with self._lock:
             changes, mine, was_alone = self._changes, self._route, self._problem is not None
+            is_behind = bool(self._unsent)
         try:
             if was_alone and mine.openings:
                 found = self._store().change(self.name, lambda route: _joined(route, mine))
@@ -166,15 +167,18 @@ class Circuit:
             self._problem = str(error)
             return
         self._problem, self._is_told = None, False
-        self._adopt(found, changes)
+        if not is_behind:
+            self._adopt(found, changes)
 
     def _claim(self, token: str, now: float) -> Route:
+        with self._lock:
+            changes, mine, is_behind = self._changes, self._route, bool(self._unsent)
+
         def claim(route: Route) -> Route:
-            return policy.claimed(route, token, now, self.settings)
+            known = _joined(route, mine) if is_behind else route
+            return policy.claimed(known, token, now, self.settings)
 
         if self._store is not None and self._problem is None:
-            with self._lock:
-                changes = self._changes
             try:
                 found = self._store().change(self.name, claim)
             except StoreError as error:
@@ -212,7 +216,10 @@ class Circuit:
             self._adopt(found, changes)
 
     def _adopt(self, found: Route, changes: int, *, is_claim: bool = False) -> None:
-        """Know what the store knows, unless something of our own is still on its way there; a claim at once."""
+        """Know what the store knows, unless something of our own is still on its way there; a claim at once.
+
+        What was read while something of our own was under way is not to come here: the store may have been told since.
+        """
         with self._lock:
             if self._changes == changes and (is_claim or not self._unsent):
                 self._route = found
