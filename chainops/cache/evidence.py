@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 from types import MappingProxyType
+from typing import NamedTuple
 
 from chainops.text.facts import Facts, differences, facts
 from chainops.text.tokens import STOP_WORDS, stem, tokens
@@ -67,8 +68,7 @@ RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
 """The lowest and highest value that each can have."""
 
 
-@dataclass(frozen=True, slots=True)
-class Near:
+class Near(NamedTuple):
     """One neighbour: an entry whose answer could be served."""
 
     similarity: float

@@ -7,8 +7,6 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from operator import attrgetter
 from typing import Any
 
 from chainops.cache.background import UPKEEP
@@ -27,8 +25,6 @@ shared."""
 _BATCH = 250
 _PAUSE_S = 0.005
 """Between batches that are read ahead: a request waits for a batch's share of Python's global lock at most."""
-
-_parts = attrgetter("seq", "id", "question", "group", "tenant", "is_verified", "created_at", "knowledge", "content")
 
 
 class Outlines:
@@ -53,7 +49,7 @@ class Outlines:
         held = self._held
         for seq in seqs:
             if (known := held.get((scope, seq))) is not None:
-                found[seq] = Outline(*known[:-1])
+                found[seq] = Outline._make(known[:-1])
                 if known[-1] < oldest:
                     old.append(seq)
         if len(found) < len(seqs):
@@ -70,7 +66,7 @@ class Outlines:
         with self._lock:
             for each in outlines:
                 self._let_go((scope, each.seq))
-                self._held[scope, each.seq] = (*_parts(each), now)
+                self._held[scope, each.seq] = (*each, now)
                 self.size_bytes += _size(each.question)
             while self.size_bytes > self._most:
                 self._let_go(next(iter(self._held)))
@@ -112,7 +108,7 @@ class Outlines:
                 some = due[start : start + _BATCH]
                 read = self._store.at(scope, some)
                 self.forget(scope, set(some) - set(read))
-                self.hold(scope, [replace(each, content=content_of(each.question)) for each in read.values()])
+                self.hold(scope, [each._replace(content=content_of(each.question)) for each in read.values()])
                 time.sleep(_PAUSE_S)
 
     def _let_go(self, key: tuple[str, int]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from chainops.core.events import Event
 
@@ -150,9 +150,8 @@ class Entry:
     """Its number in its scope's change log; given by the store."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outline:
-    """What deciding needs to know of an entry, without its answer."""
+class Outline(NamedTuple):
+    """What deciding needs to know of an entry, without its answer. Each lookup makes 16."""
 
     seq: int
     id: str
@@ -162,7 +161,7 @@ class Outline:
     is_verified: bool
     created_at: float
     knowledge: str | None
-    content: tuple[str, ...] | None = field(default=None, compare=False)
+    content: tuple[str, ...] | None = None
     """The content words of its question, where they were worked out ahead. No store keeps them."""
 
 
