@@ -126,6 +126,8 @@ _SPECIAL = re.compile(
     r"|(?:(?P<currency>[$€£¥])\s?)?(?P<number>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)(?P<scale>k|m|bn)?(?P<unit>\s?%)?",
     re.IGNORECASE,
 )
+_TELLING = frozenset().union(CUES, OPPOSITES, TIME_WORDS, UNITS, NUMBER_WORDS)
+"""Few words of a question are among these: the others are looked up once and not five times."""
 _YEAR = re.compile(r"1[5-9]\d\d|20\d\d")
 _CURRENCIES = {"$": "usd", "€": "eur", "£": "gbp", "¥": "jpy"}
 
@@ -229,16 +231,20 @@ class _Reading:
         for at, word in enumerate(words):
             word = word.removesuffix("'s")  # noqa: PLW2901
             kept.add(word)
-            if word in CUES or word.endswith("n't"):
-                self.negations += 1
-            if word in OPPOSITES:
-                self.directions.update(OPPOSITES[word])
-            if word in TIME_WORDS:
-                self.times.add(TIME_WORDS[word])
-            if word in UNITS:
-                self.units.add(UNITS[word])
-            if word in NUMBER_WORDS and (at == 0 or words[at - 1] not in NUMBER_WORDS):
-                self._number_word(words, at)
+            if word in _TELLING or word.endswith("n't"):
+                self._telling(words, at, word)
+
+    def _telling(self, words: list[str], at: int, word: str) -> None:
+        if word in CUES or word.endswith("n't"):
+            self.negations += 1
+        if word in OPPOSITES:
+            self.directions.update(OPPOSITES[word])
+        if word in TIME_WORDS:
+            self.times.add(TIME_WORDS[word])
+        if word in UNITS:
+            self.units.add(UNITS[word])
+        if word in NUMBER_WORDS and (at == 0 or words[at - 1] not in NUMBER_WORDS):
+            self._number_word(words, at)
 
     def _number_word(self, words: list[str], at: int) -> None:
         """A number in words from here on ("two hundred and five"), unless it is "one" as a pronoun."""

@@ -27,7 +27,9 @@ def tokens(text: str) -> list[str]:
     Identifiers stay whole (`__init__`, `max_tokens`), dotted names fall apart (`os.path` gives `os`, `path`),
     a possessive `'s` is dropped. White space and other punctuation vanish.
     """
-    return [_bare(word) for word in _WORD.findall(text.lower())]
+    words: list[str] = _WORD.findall(text.lower())
+    has_mark = "'" in text or "’" in text
+    return [_bare(word) for word in words] if has_mark else words
 
 
 def stems(text: str) -> list[str]:
