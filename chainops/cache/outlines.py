@@ -15,8 +15,10 @@ from chainops.cache.records import CacheStore, Outline
 from chainops.core.errors import ChainopsError
 
 FRESH_S = 60.0
-"""Older ones are still used, and then read again behind: another process may have found that an entry has the same
-answer as another. Until that is heard the two count as different, which errs on the cautious side."""
+"""One that was read longer ago is still used, and then read again behind: another process may have found that the
+entry has the same answer as another. Until that is heard the two count as different, which errs on the cautious side.
+It is found out soon after an entry is stored, or never: one that was N seconds old when it was read is read again
+after N seconds, if that is longer. Reading 16 again takes a millisecond."""
 HELD_BYTES = 96 * 2**20
 """Of all scopes of a cache together, estimated: some 120,000 entries with questions of ten words."""
 _EACH_BYTES = 750
@@ -33,7 +35,7 @@ class Outlines:
     def __init__(self, store: CacheStore, *, held_bytes: int = HELD_BYTES) -> None:
         self._store, self._most = store, held_bytes
         self._lock = threading.Lock()
-        # Tuples of plain values, with the time they were read: the garbage collector does not look at those.
+        # Tuples of plain values, with the time to read them again: the garbage collector does not look at those.
         self._held: OrderedDict[tuple[str, int], tuple[Any, ...]] = OrderedDict()
         self.size_bytes = 0
         """Estimated."""
@@ -45,12 +47,12 @@ class Outlines:
     def of(self, scope: str, seqs: Sequence[int]) -> dict[int, Outline]:
         """Of those entries that there are. Blocks for those that are not held."""
         found: dict[int, Outline] = {}
-        oldest, old = time.monotonic() - FRESH_S, []
+        now, old = time.monotonic(), []
         held = self._held
         for seq in seqs:
             if (known := held.get((scope, seq))) is not None:
                 found[seq] = Outline._make(known[:-1])
-                if known[-1] < oldest:
+                if known[-1] < now:
                     old.append(seq)
         if len(found) < len(seqs):
             read = self._store.at(scope, [seq for seq in seqs if seq not in found])
@@ -62,11 +64,12 @@ class Outlines:
 
     def hold(self, scope: str, outlines: Iterable[Outline]) -> None:
         """Know these without asking the store."""
-        now = time.monotonic()
+        now, today = time.monotonic(), time.time()
         with self._lock:
             for each in outlines:
                 self._let_go((scope, each.seq))
-                self._held[scope, each.seq] = (*each, now)
+                again = now + max(FRESH_S, today - each.created_at)
+                self._held[scope, each.seq] = (*each, again)
                 self.size_bytes += _size(each.question)
             while self.size_bytes > self._most:
                 self._let_go(next(iter(self._held)))

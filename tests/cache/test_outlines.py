@@ -1,3 +1,5 @@
+import time
+
 import pytest
 
 from chainops.cache import outlines as subject
@@ -59,16 +61,26 @@ def test_what_is_held_is_bounded_and_the_newest_stay(records):
 
 
 def test_old_ones_are_used_and_read_again_behind(records, monkeypatch):
-    seq = records.put(entry(), vector(1))
+    monkeypatch.setattr(subject, "FRESH_S", -1.0)
+    seq = records.put(entry(created_at=time.time() + 60), vector(1))
     known = Outlines(records)
     known.of("s", [seq])
     records.update("e", group="another's")
     assert known.of("s", [seq])[seq].group == "e"
-    monkeypatch.setattr(subject, "FRESH_S", -1.0)
-    assert known.of("s", [seq])[seq].group == "e"
     assert UPKEEP.drain(10)
     assert known.of("s", [seq])[seq].group == "another's"
     assert UPKEEP.drain(10)
+
+
+@pytest.mark.parametrize(("fresh_s", "age_s"), [(60.0, 0.0), (-1.0, 3600.0)])
+def test_neither_a_fresh_one_nor_one_that_was_old_when_it_was_read_is_read_again(records, monkeypatch, fresh_s, age_s):
+    monkeypatch.setattr(subject, "FRESH_S", fresh_s)
+    seq = records.put(entry(created_at=time.time() - age_s), vector(1))
+    known = Outlines(records)
+    known.of("s", [seq])
+    known.of("s", [seq])
+    assert UPKEEP.drain(10)
+    assert records.asked == [seq]
 
 
 def test_what_was_dropped_elsewhere_is_forgotten_when_it_is_read_again(records):
