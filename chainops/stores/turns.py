@@ -14,20 +14,21 @@ class ReadersAndWriters:
     """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._readers = 0
         self._waiting_writers = 0
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        with self._changed:
+        with self._lock:  # the condition's own, without the Python around it
             while self._waiting_writers:
                 self._changed.wait()
             self._readers += 1
         try:
             yield
         finally:
-            with self._changed:
+            with self._lock:
                 self._readers -= 1
                 if not self._readers:
                     self._changed.notify_all()

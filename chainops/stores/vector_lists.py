@@ -201,7 +201,7 @@ class Lists:
         self._index.search_preassigned_c(
             1, pointer(query), k, pointer(lists), pointer(away), pointer(similarities), pointer(found), False, how
         )
-        return found[found >= 0]
+        return found if found[-1] >= 0 else found[found >= 0]  # FAISS fills up with -1 at the end
 
     def _how(self, alive: Alive, probes: int) -> Any:
         """FAISS's parameters of a search, made once for as long as they hold."""

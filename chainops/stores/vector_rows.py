@@ -106,9 +106,11 @@ def cosines(query: NDArray[np.float64], rows: Floats) -> NDArray[np.float64]:
     """Of a query of unit length; in double precision, each computed alike wherever its row lies; -1..1."""
     import numpy as np
 
-    double, total = rows.astype(np.float64), np.add.reduce  # not `sum` and `clip`: each runs more Python around that
-    found: NDArray[np.float64] = total(double * query, axis=1) / np.sqrt(total(double * double, axis=1))
-    return np.minimum(np.maximum(found, -1.0), 1.0)
+    double = rows.astype(np.float64)
+    row = double[:, None, :]  # a product for each row by itself: one of the whole matrix depends on what is around it
+    products, squares = row @ query[:, None], row @ double[:, :, None]
+    found: NDArray[np.float64] = products[:, 0, 0] / np.sqrt(squares[:, 0, 0])
+    return np.minimum(np.maximum(found, -1.0), 1.0)  # not `clip`, which runs more Python around that
 
 
 class GrowingRows:
