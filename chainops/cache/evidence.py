@@ -222,21 +222,19 @@ def _words(
     for content, same in zip(contents, is_same, strict=True):
         (ours if same else theirs).update(content)
     seen, count = Counter(chain.from_iterable(contents)), len(contents)
-
-    def weight(word: str) -> float:  # a word that all neighbours have says nothing about which of them is meant
-        return 1.0 - 0.8 * seen[word] / count
-
-    weights = {word: weight(word) for word in asked.content | kept.content}
+    # A word that all neighbours have says nothing about which of them is meant.
+    weights = {word: 1.0 - 0.8 * seen.get(word, 0) / count for word in asked.content | kept.content}
+    weight, new = weights.__getitem__, asked.content - ours
     total = sum(weights.values())
-    common = sum(weights[word] for word in asked.content & kept.content)
-    of_asked = sum(weights[word] for word in asked.content)
-    unseen = sum(weights[word] for word in asked.content - ours)
-    foreign = sum(weights[word] for word in (asked.content - ours) & theirs)
+    common = sum(map(weight, asked.content & kept.content))
+    of_asked = sum(map(weight, asked.content))
+    unseen = sum(map(weight, new))
+    foreign = sum(map(weight, new & theirs))
     return (
         overlap,
         common / total if total else overlap,
-        max((weights[word] for word in asked.content - kept.content), default=0.0),
-        max((weights[word] for word in kept.content - asked.content), default=0.0),
+        max(map(weight, asked.content - kept.content), default=0.0),
+        max(map(weight, kept.content - asked.content), default=0.0),
         unseen / of_asked if of_asked else 0.0,
         foreign / of_asked if of_asked else 0.0,
     )

@@ -98,7 +98,7 @@ def differences(a: Facts, b: Facts) -> Differences:
     """Count what only one of the two says. A name counts only where the other text lacks the word in any case."""
     return Differences(
         # "one" is a number or a pronoun: beside a "1" in the other text it is the number
-        numbers=len((a.numbers ^ b.numbers) - ({"1"} if "one" in a.words | b.words else set())),
+        numbers=len((a.numbers ^ b.numbers) - ({"1"} if "one" in a.words or "one" in b.words else set())),
         units=len(a.units ^ b.units),
         negation=int(a.is_negated != b.is_negated),
         times=len(a.times ^ b.times),
