@@ -7,6 +7,7 @@ import json
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 from langchain_core.messages import BaseMessage
@@ -89,11 +90,14 @@ def key_of(
     """
     if share == "user" and caller.user is None:  # nobody in particular shares with nobody
         return None
-    who = {"all": [], "tenant": [caller.tenant], "user": [caller.tenant, caller.user]}[share]
+    who = {"all": (), "tenant": (caller.tenant,), "user": (caller.tenant, caller.user)}[share]
     context: list[Any] = request.history if alone is None else list(alone.context)
     question = request.question if alone is None else alone.question
     try:
-        scope = digest([share, who, answered_by, context, request.fixed, request.rest, dict(kwargs)])
+        if context or request.fixed or request.rest or kwargs != _NO_SETTINGS:
+            scope = digest([share, who, answered_by, context, request.fixed, request.rest, dict(kwargs)])
+        else:
+            scope = _bare_scope(share, who, answered_by)
     except (
         TypeError,
         ValueError,
@@ -107,6 +111,16 @@ def key_of(
         may_be_near=alone is not None,
         in_conversation=bool(request.history) and alone is not None,
     )
+
+
+_NO_SETTINGS: dict[str, Any] = {"configurable": {}, "flags": {}}
+"""`settings_of` a request that sets nothing."""
+
+
+@lru_cache(maxsize=1024)
+def _bare_scope(share: Share, who: tuple[str | None, ...], answered_by: str) -> str:
+    """The scope of a request that is a question and nothing else."""
+    return digest([share, who, answered_by, [], [], {}, _NO_SETTINGS])
 
 
 def settings_of(kwargs: Mapping[str, Any], config: Mapping[str, Any], caller: Caller) -> dict[str, Any]:

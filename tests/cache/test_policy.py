@@ -19,9 +19,9 @@ def key(value="q", *, answered_by="a", share="tenant", kwargs=None, exact=False,
     alone = None if exact else policy.by_rules(asked)
     if alone is None and not exact:
         return None
-    return policy.key_of(
-        asked, answered_by=answered_by, share=share, caller=Caller(**caller), kwargs=kwargs or {}, alone=alone
-    )
+    asker = Caller(**caller)
+    told = policy.settings_of(kwargs or {}, {}, asker)
+    return policy.key_of(asked, answered_by=answered_by, share=share, caller=asker, kwargs=told, alone=alone)
 
 
 @given(names, st.text(max_size=5), names, st.text(max_size=5))
@@ -51,6 +51,15 @@ def test_vsr_3423_history_system_prompt_tools_and_what_answers_are_part_of_the_s
     ]
     assert len({each.scope for each in [plain, *others]}) == 6
     assert {each.exact for each in [plain, *others]} == {plain.exact}
+
+
+@given(names, names, st.text(max_size=5), st.sampled_from(("tenant", "all")))
+def test_a_bare_question_has_the_scope_that_all_its_parts_give(tenant, user, answered_by, share):
+    who = [tenant] if share == "tenant" else []
+    parts = [share, who, answered_by, [], [], {}, {"configurable": {}, "flags": {}}]
+    found = key(tenant=tenant, user=user, answered_by=answered_by, share=share)
+    assert found.scope == policy.digest(parts)
+    assert found.scope != key(tenant=tenant, answered_by=answered_by, share=share, flags={"a": 1}).scope
 
 
 def test_the_same_request_in_other_clothes_has_the_same_key():
