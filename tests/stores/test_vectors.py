@@ -128,6 +128,18 @@ def test_equal_similarities_come_in_the_order_of_keys_and_k_may_exceed_what_is_s
     assert len(vectors.search(POOL[0], 99)) == 43
 
 
+@pytest.mark.parametrize("dimensions", [3, 61, 385])
+def test_equal_rows_are_equally_similar_wherever_they_lie(dimensions):
+    drawn = np.random.default_rng(0)
+    rows = drawn.standard_normal((41, dimensions))
+    rows[::2] = rows[0]
+    vectors = Vectors(dimensions)
+    vectors.add(range(41), rows)
+    for query in drawn.standard_normal((20, dimensions)):
+        similarity = {near.key: near.similarity for near in vectors.search(query, 41)}
+        assert len({similarity[key] for key in range(0, 41, 2)}) == 1
+
+
 def test_similarity_is_the_cosine_whatever_the_lengths():
     vectors = Vectors(2)
     vectors.add([1, 2, 3], [[3e-30, 0], [1e18, 1e18], [0, -2]])
