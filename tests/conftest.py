@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 
 import hypothesis
 import pytest
 
-# How long an example takes depends on what else the machine does.
-hypothesis.settings.register_profile("chainops", deadline=None)
+# How long an example takes, or takes to be drawn, depends on what else the machine does.
+hypothesis.settings.register_profile("chainops", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("chainops")
 
 os.environ |= {
@@ -29,3 +30,16 @@ def _nobodys_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             or name == "CHAINOPS_MODEL"
         ):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def eventually():
+    """Waits until something holds that others bring about in their own time: `eventually(lambda: server.requests)`."""
+
+    def wait(is_so, within_s=60.0):
+        until = time.monotonic() + within_s
+        while not is_so():
+            assert time.monotonic() < until, "it never came to that"
+            time.sleep(0.002)
+
+    return wait
