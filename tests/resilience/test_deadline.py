@@ -24,8 +24,8 @@ def test_a_deadline_reaches_the_http_client(served, ask, driver, fault):
         began = time.monotonic()
         with pytest.raises(chainops.ChainopsError):
             ask(driver, Deadline(inner=served(server, timeout_s=30), within_s=0.5))
-        assert time.monotonic() - began < 10
-        assert server.wait_idle(5)
+        assert time.monotonic() - began < 20
+        assert server.wait_idle(30)
 
 
 def test_the_nearer_of_two_deadlines_counts(served):

@@ -81,13 +81,13 @@ def test_another_process_knows_within_a_second_and_the_probe_is_one(url, open_ci
         for _ in range(3):
             with pytest.raises(ModelUnavailable):
                 first.invoke("x")
-        assert BACKGROUND.drain()
+        assert BACKGROUND.drain(60)
         clock.advance(0.95)
         with pytest.raises(CircuitOpen):
             second.invoke("x")
         clock.advance(8)
         assert second.invoke("x") == "fine"
-        assert BACKGROUND.drain()
+        assert BACKGROUND.drain(60)
         clock.advance(0.95)
         with pytest.raises(ModelUnavailable):  # closed for the first, too
             first.invoke("x")
