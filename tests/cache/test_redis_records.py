@@ -33,10 +33,12 @@ def cluster():
         store = redis_store(running.url, timeout_s=10)
         with store.client() as client:
             client.execute_command("CLUSTER ADDSLOTS", *range(16_384))
-            for _ in range(200):
+            for _ in range(1_200):
                 if client.execute_command("CLUSTER INFO")["cluster_state"] == "ok":
                     break
                 time.sleep(0.05)
+            else:
+                pytest.fail("the cluster did not come up")
         store.close()
         yield running
 
