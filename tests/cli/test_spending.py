@@ -125,6 +125,6 @@ def test_breakers_and_totals_can_be_shared_through_redis(make, server):
         first, second = make(pipeline), make(pipeline)
         with pytest.raises(Exception, match="503"):
             first.invoke("hi")
-        assert BACKGROUND.drain()
+        assert BACKGROUND.drain(60)
         with pytest.raises(CircuitOpen):
             second.invoke("hi")
