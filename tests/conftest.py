@@ -43,3 +43,12 @@ def eventually():
             time.sleep(0.002)
 
     return wait
+
+
+@pytest.fixture
+def patient_redis(monkeypatch):
+    """Chains wait for Redis as long as a busy machine needs; a user's chain goes on without it after 0.25 s."""
+    from chainops.stores import redis
+
+    opened = redis.redis_store
+    monkeypatch.setattr(redis, "redis_store", lambda url, *, timeout_s=30.0: opened(url, timeout_s=timeout_s))
