@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from chainops.cache.sharing.flight import Flights
 from chainops.core.clock import use_clock
 from chainops.core.component import Component
 from chainops.core.steps import Do, Say
+from chainops.resilience.component import Fallback, Sentence
 from chainops.testing.listening import ManualClock, capture_events
 
 ACME, GLOBEX = chainops.caller(tenant="acme"), chainops.caller(tenant="globex")
@@ -212,6 +214,27 @@ def test_a_hit_is_not_late_because_it_is_paced(make_cache):
     with use_clock(ManualClock()):
         cache.invoke(QUESTION)
         assert cache.invoke(QUESTION, chainops.caller(deadline_s=0.5)).status == "cached"
+
+
+class Oversleeping(ManualClock):
+    """As on a busy machine: whoever sleeps wakes up half a second late."""
+
+    def sleep(self, seconds):
+        super().sleep(seconds + 0.5)
+
+
+def test_a_hit_is_not_late_because_a_pause_took_longer_than_it_should(make_cache):
+    cache = make_cache(lambda _: AIMessage(content="word " * 200), pace_tokens_per_s=50)
+    around = Fallback(routes=(cache, Sentence(text="too late")))
+
+    async def astreamed(chain):
+        return [each async for each in chain.astream(QUESTION, chainops.caller(deadline_s=0.3))]
+
+    with use_clock(Oversleeping()):
+        cache.invoke(QUESTION)
+        for chain in (cache, around):
+            for said in (list(chain.stream(QUESTION, chainops.caller(deadline_s=0.3))), asyncio.run(astreamed(chain))):
+                assert "".join(each.text for each in said) == "word " * 200
 
 
 def circular():
