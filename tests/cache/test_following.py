@@ -190,20 +190,24 @@ def test_32_threads_make_one_call(flights, pool):
 
 @pytest.mark.parametrize("streams", [False, True])
 def test_64_tasks_make_one_call(flights, streams):
-    model = ScriptedChatModel(replies=(Reply(chunks=["a ", "b ", "c"], delay_s=0.05, chunk_delay_s=0.01),))
-    chain = Shared(inner=model, flights=flights)
+    teller = Teller(["a ", "b ", "c"])
+    chain = Shared(inner=teller.runnable, flights=flights)
 
     async def one():
         return text(await read(chain.astream("q"))) if streams else (await chain.ainvoke("q")).text
 
     async def main():
         before = threading.active_count()
-        answers = await asyncio.gather(*(one() for _ in range(64)))
+        tasks = [asyncio.create_task(one()) for _ in range(64)]
+        while not flights.under_way("s") or flights.under_way("s")[0].on_board < 64:
+            await asyncio.sleep(0)
+        teller.allow()
+        answers = await asyncio.gather(*tasks)
         assert threading.active_count() <= before, "followers occupy no thread"
         return answers
 
     assert asyncio.run(main()) == ["a b c"] * 64
-    assert model.calls == 1
+    assert teller.calls == 1
 
 
 def test_threads_and_several_loops_make_one_call_together(flights, pool):
@@ -242,11 +246,19 @@ def test_every_follower_hears_every_piece_from_the_start_as_it_comes(flights, po
 
 
 def test_a_leader_that_is_invoked_gives_a_stream_the_whole(flights, pool):
-    model = ScriptedChatModel(replies=(Reply("all of it", delay_s=0.2),))
-    chain = Shared(inner=model, flights=flights)
+    gate = threading.Event()
+
+    def answer(_):
+        assert gate.wait(60)
+        return AIMessage(content="all of it")
+
+    chain = Shared(inner=RunnableLambda(answer), flights=flights)
     leader = pool.submit(chain.invoke, "q")
     aboard(flights, 1)
-    assert [piece.text for piece in chain.stream("q")] == ["all of it", ""]
+    follower = pool.submit(CALLS["stream"], chain)
+    aboard(flights, 2)
+    gate.set()
+    assert [piece.text for piece in follower.result(60)] == ["all of it", ""]
     leader.result(60)
 
 
@@ -352,6 +364,8 @@ def test_an_error_is_not_shared_followers_ask_one_after_another(flights, pool):
             most[0] = max(most[0], asking[0])
             fails[0] -= 1
             is_down = fails[0] >= 0
+        if fails[0] == 2:
+            aboard(flights, 20)  # the first fails when all are there
         time.sleep(0.05)
         with lock:
             asking[0] -= 1
