@@ -32,6 +32,13 @@ def _nobodys_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
+@pytest.fixture(autouse=True)
+def _patient_caches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chains wait for their cache's database as long as a busy disk needs; a user's goes on without it after 0.25 s."""
+    monkeypatch.setattr("chainops.cache.opening.WAIT_S", 60.0)
+    monkeypatch.setattr("chainops.resilience.limits.opening._WAIT_S", 60.0)
+
+
 @pytest.fixture
 def eventually():
     """Waits until something holds that others bring about in their own time: `eventually(lambda: server.requests)`."""
