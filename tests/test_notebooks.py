@@ -60,7 +60,7 @@ def execute(path: Path) -> Any:
     notebook = nbformat.read(path, as_version=4)
     place = {"metadata": {"path": path.parent}}
     return NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources=place, coalesce_streams=True
+        notebook, timeout=900, kernel_name="python3", resources=place, coalesce_streams=True
     ).execute()
 
 

@@ -28,7 +28,7 @@ class Counts:
 
     def reset(self) -> None:
         """For a forked child: what is not written yet its parent writes."""
-        self._lock = threading.Lock()
+        self._lock, self._writing = threading.Lock(), threading.Lock()
         self._hits: dict[str, int] = {}
         self._counts: dict[tuple[str | None, Kind], Tally] = {}
         self._flushed_at = time.monotonic()
@@ -53,9 +53,19 @@ class Counts:
             self._hits[entry] = self._hits.get(entry, 0) + 1
 
     def flush(self, *, now: float, at_once: bool = False) -> None:
-        """Write the counts, if it is time. Blocks. Up to a second of counts is lost with a killed process."""
+        """Write the counts, if it is time. Blocks. Up to a second of counts is lost with a killed process.
+
+        Afterwards, with `at_once`, the store has all that was counted, also what another thread was just writing.
+        """
         if not at_once and time.monotonic() - self._flushed_at < EVERY_S:
             return
+        if self._writing.acquire(blocking=at_once):
+            try:
+                self._write(now)
+            finally:
+                self._writing.release()
+
+    def _write(self, now: float) -> None:
         with self._lock:
             counts, self._counts, hits, self._hits = self._counts, {}, self._hits, {}
             self._flushed_at, self._is_due = time.monotonic(), False

@@ -185,7 +185,7 @@ class ModelServer:
         """The last four characters of each key to what its limits let in and refused."""
         return self._limiter.tallies()
 
-    def wait_idle(self, timeout_s: float = 5.0) -> bool:
+    def wait_idle(self, timeout_s: float = 30.0) -> bool:
         """Wait until no request is open, so that every `state` is final. False when time ran out first."""
         with self._changed:
             return self._changed.wait_for(lambda: all(r.state != "open" for r in self.requests), timeout_s)

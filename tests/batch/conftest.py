@@ -23,7 +23,7 @@ def talk(server, tmp_path):
     """A chat chain that is answered by the server, with its own words."""
 
     def make(**words):
-        model = {"model": "openai:gpt-4o-mini", "base_url": server.url, "price": PRICE, "timeout_s": 10}
+        model = {"model": "openai:gpt-4o-mini", "base_url": server.url, "price": PRICE, "timeout_s": 60}
         declared = {"name": "talk", "kind": "chat", "models": {"main": model}, "traces": "off", **words}
         return chainops.declare(declared, base=tmp_path)
 

@@ -272,7 +272,7 @@ def test_killed_at_random_moments_every_row_is_answered_once_by_the_provider(tmp
             process = subprocess.Popen(
                 [sys.executable, "-c", PROGRAM], cwd=tmp_path, env={**os.environ, "OPENAI_API_KEY": "none"}
             )
-            since, wanted, until = len(server.requests), chance.randrange(1, 12), time.monotonic() + 30
+            since, wanted, until = len(server.requests), chance.randrange(1, 12), time.monotonic() + 120
             while len(server.requests) - since < wanted and process.poll() is None and time.monotonic() < until:
                 time.sleep(0.002)
             time.sleep(chance.random() * 0.05)

@@ -50,7 +50,7 @@ class TestOnRedis(SyncCacheTestSuite):
 
     @pytest.fixture
     def cache(self, make_answers, server):
-        return LLMCache(make_answers(records=RedisRecords(redis_store(server.url))))
+        return LLMCache(make_answers(records=RedisRecords(redis_store(server.url, timeout_s=10))))
 
 
 def test_a_model_with_this_cache_is_asked_once_for_equal_and_similar_questions(make_answers):

@@ -73,7 +73,7 @@ def test_a_steady_stream_is_served_within_the_bound_and_every_hit_is_explained(m
     served = wrong = 0
     for question in questions(500):
         answer = cache.invoke(question)
-        Cache(cache).drain()
+        assert Cache(cache).drain(60)
         if answer.served_by == "cache (semantic)":
             served += 1
             wrong += answer.text != f"label {TOPICS.index(topic(question))}"
@@ -94,7 +94,7 @@ def test_explaining_changes_nothing(make_cache, by_topic, replica):
     asked = list(questions(3))
     for question in asked[:2]:
         cache.invoke(question)
-    Cache(cache).drain()
+    assert Cache(cache).drain(60)
     before = replica.store.size("cache"), Cache(cache).stats().to_dict()
     for _ in range(3):
         assert Cache(cache).explain(asked[2]).question == asked[2]
@@ -129,7 +129,7 @@ def test_an_audit_asks_again_in_the_background_and_its_calls_are_told_as_audits(
     cache.invoke("tell me about the lost card")
     with capture_events() as events:
         served = cache.invoke("tell us about the lost card")
-        assert Cache(cache).drain()
+        assert Cache(cache).drain(60)
     assert served.status == "cached"
     (audited,) = events.of(CacheAudited)
     assert (audited.same, len(by_topic.asked)) == (True, 2)
@@ -143,7 +143,7 @@ def test_an_audit_that_finds_another_answer_is_counted_and_stops_serving_it(make
     cache = make_cache(lambda _: AIMessage(content=next(said)), audit_rate=1)
     cache.invoke("tell me about the lost card")
     assert cache.invoke("tell us about the lost card").text == "label a"
-    assert Cache(cache).drain()
+    assert Cache(cache).drain(60)
     standing = Cache(cache).stats().standing
     assert (standing.audits, standing.wrong) == (1, 1)
     assert cache.invoke("tell us about the lost card").text == "label b"
@@ -162,7 +162,7 @@ def test_an_audit_that_fails_is_told_and_proves_nothing(make_cache):
     cache.invoke("tell me about the lost card")
     with capture_events() as events:
         assert cache.invoke("tell us about the lost card").status == "cached"
-        assert Cache(cache).drain()
+        assert Cache(cache).drain(60)
     (audited,) = events.of(CacheAudited)
     assert audited.same is None
     assert "gone" in audited.why
@@ -173,7 +173,7 @@ def test_what_one_process_learned_every_process_and_a_restart_knows(make_cache, 
     first = make_cache(by_topic, replica=make_replica(bound=0.05), threshold=None, max_error_rate=0.05)
     for question in questions(60):
         first.invoke(question)
-        Cache(first).drain()
+        assert Cache(first).drain(60)
     second = make_cache(by_topic, replica=make_replica(bound=0.05), threshold=None, max_error_rate=0.05)
     ours, theirs = Cache(first).stats().standing, Cache(second).stats().standing
     assert ours.labels == theirs.labels > 20
@@ -230,7 +230,7 @@ def test_the_asker_does_not_wait_for_the_comparison_and_what_it_found_is_known_t
     class Slow:
         def same(self, question, a, b):
             began.set()
-            assert go.wait(20)
+            assert go.wait(60)
             return Verdict(same=True, score=1.0, why="told to")
 
     slow = Slow()
@@ -239,9 +239,9 @@ def test_the_asker_does_not_wait_for_the_comparison_and_what_it_found_is_known_t
     cache.invoke("tell me about the lost card")
     with capture_events() as events:
         assert cache.invoke("tell us about the lost card").status == "ok"
-        assert began.wait(20)  # it goes on, and the answer is here
+        assert began.wait(60)  # it goes on, and the answer is here
         go.set()
-        assert Cache(cache).drain()
+        assert Cache(cache).drain(60)
     (compared,) = events.of(CacheCompared)
     assert (compared.same, compared.why) == (True, "told to")
     groups = {entry.group for entry, _, _ in Cache(cache).entries()}

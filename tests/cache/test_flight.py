@@ -50,7 +50,7 @@ def test_of_32_threads_that_come_together_one_leads(flights):
     for each in threads:
         each.start()
     for each in threads:
-        each.join(10)
+        each.join(60)
     assert [seat.is_leader for seat in seats].count(True) == 1
     assert len({seat.flight for seat in seats}) == 1
     for seat in seats:
@@ -155,7 +155,7 @@ def test_near_equal_questions_that_come_together_make_one_call(flights):
     for each in threads:
         each.start()
     for each in threads:
-        each.join(10)
+        each.join(60)
     assert [seat.is_leader for seat in seats].count(True) == 1
 
 

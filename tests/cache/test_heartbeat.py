@@ -27,11 +27,11 @@ class Place:
 
     def wait(self):
         self.beat.clear()
-        assert self.beat.wait(30)
+        assert self.beat.wait(60)
 
 
 def eventually(is_so):
-    for _ in range(10_000):
+    for _ in range(60_000):
         if is_so():
             return
         time.sleep(0.001)
@@ -55,8 +55,7 @@ def test_one_thread_renews_all_that_is_held_and_ends_with_the_last(place):
     for key in "abc":
         heartbeat.hold(key)
     assert len(set(threading.enumerate()) - before) == 1
-    place.wait()
-    assert place.asked[-1] == ["a", "b", "c"]
+    eventually(lambda: place.asked[-1:] == [["a", "b", "c"]])
     assert heartbeat.release("b")
     place.wait()
     eventually(lambda: place.asked[-1] == ["a", "c"])
@@ -99,19 +98,19 @@ def test_a_lease_that_is_lost_is_told_once_and_renewed_no_more(place):
 
 
 def test_a_lease_that_cannot_be_renewed_is_lost_when_its_time_is_over_and_not_before(place):
-    heartbeat, lost = Heartbeat(place.renew, ttl_s=0.3), threading.Event()
+    heartbeat, lost = Heartbeat(place.renew, ttl_s=1.5), threading.Event()
     place.is_down = True
     began = time.monotonic()
     heartbeat.hold("a", on_lost=lost.set)
-    assert lost.wait(30)
-    assert time.monotonic() - began >= 0.3
+    assert lost.wait(60)
+    assert time.monotonic() - began >= 1.5
     assert len(place.asked) >= 2
     assert isinstance(heartbeat.error, ConnectionError)
     eventually(lambda: not heartbeat.is_beating)
 
 
 def test_it_goes_on_after_the_place_was_down_for_a_moment(place):
-    heartbeat = Heartbeat(place.renew, ttl_s=0.6)
+    heartbeat = Heartbeat(place.renew, ttl_s=3)
     heartbeat.hold("a", on_lost=lambda: pytest.fail("lost"))
     place.is_down = True
     place.wait()
@@ -130,7 +129,7 @@ def test_a_forked_child_holds_nothing_and_can_hold_its_own(place):
         place.asked, place.beat = [], threading.Event()
         is_clean = len(heartbeat) == 0 and not heartbeat.is_beating
         heartbeat.hold("child's")
-        os._exit(0 if is_clean and place.beat.wait(10) and place.asked[0] == ["child's"] else 1)
+        os._exit(0 if is_clean and place.beat.wait(60) and place.asked[0] == ["child's"] else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert heartbeat.release("parent's")
     eventually(lambda: not heartbeat.is_beating)

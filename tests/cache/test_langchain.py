@@ -254,7 +254,7 @@ def test_async_methods_leave_the_event_loop_free() -> None:
 
     class Slow(Shelf):
         def find(self, scope: str, question: str, *, may_be_near: bool) -> Any | None:
-            assert release.wait(10)
+            assert release.wait(60)
             return super().find(scope, question, may_be_near=may_be_near)
 
     async def ask() -> Any:

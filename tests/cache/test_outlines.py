@@ -32,7 +32,7 @@ def test_what_was_read_ahead_is_known_without_asking(records):
     seqs = [records.put(entry(f"e{n}"), vector(1, n)) for n in range(300)]
     known = Outlines(records)
     known.read_behind("s", seqs)
-    assert UPKEEP.drain(10)
+    assert UPKEEP.drain(60)
     assert sorted(records.asked) == seqs
     found = known.of("s", seqs[:16])
     assert sorted(records.asked) == seqs
@@ -52,7 +52,7 @@ def test_what_is_held_is_bounded_and_the_newest_stay(records):
     seqs = [records.put(entry(f"e{n}"), vector(1, n)) for n in range(40)]
     known = Outlines(records, held_bytes=20 * 800)
     known.read_behind("s", seqs)
-    assert UPKEEP.drain(10)
+    assert UPKEEP.drain(60)
     assert 0 < known.size_bytes <= 20 * 800
     assert 15 < len(known) <= 22
     records.asked.clear()
@@ -67,9 +67,9 @@ def test_old_ones_are_used_and_read_again_behind(records, monkeypatch):
     known.of("s", [seq])
     records.update("e", group="another's")
     assert known.of("s", [seq])[seq].group == "e"
-    assert UPKEEP.drain(10)
+    assert UPKEEP.drain(60)
     assert known.of("s", [seq])[seq].group == "another's"
-    assert UPKEEP.drain(10)
+    assert UPKEEP.drain(60)
 
 
 @pytest.mark.parametrize(("fresh_s", "age_s"), [(60.0, 0.0), (-1.0, 3600.0)])
@@ -79,7 +79,7 @@ def test_neither_a_fresh_one_nor_one_that_was_old_when_it_was_read_is_read_again
     known = Outlines(records)
     known.of("s", [seq])
     known.of("s", [seq])
-    assert UPKEEP.drain(10)
+    assert UPKEEP.drain(60)
     assert records.asked == [seq]
 
 
@@ -89,7 +89,7 @@ def test_what_was_dropped_elsewhere_is_forgotten_when_it_is_read_again(records):
     known.of("s", [seq])
     records.drop("o", Where(ids=("e",)), reason="", now=NOW)
     known.read_behind("s", [seq])
-    assert UPKEEP.drain(10)
+    assert UPKEEP.drain(60)
     assert known.of("s", [seq]) == {}
     assert known.size_bytes == len(known) == 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,9 +15,11 @@ import chainops
 from chainops.cache.cache import Cache
 from chainops.cache.records import CacheKept
 from chainops.cache.sharing.flight import Flights
+from chainops.core.clock import use_clock
 from chainops.core.component import Component
 from chainops.core.steps import Do, Say
-from chainops.testing.listening import capture_events
+from chainops.resilience.component import Fallback, Sentence
+from chainops.testing.listening import ManualClock, capture_events
 
 ACME, GLOBEX = chainops.caller(tenant="acme"), chainops.caller(tenant="globex")
 QUESTION = "How do I sort a list in Python?"
@@ -46,20 +49,28 @@ class Held(Component[object, AIMessage]):
         self.asked.append(value)
         number = len(self.asked)
         run.report.may_cache = self.may_cache
-        yield Do(lambda: self.go.wait(20))
+        yield Do(lambda: self.go.wait(120))
         message = AIMessage(content=f"{self.text} {number}")
         yield Say(message)
         return message
 
 
-def together(held, *calls):
-    """Run calls at the same time; the first leads."""
+def together(held, flights, *calls):
+    """Run calls at the same time; the first leads. All are let go when each has joined, or asked for itself."""
+
+    def are_there():
+        on_board = sum(flight.on_board for flight in flights._boarded)
+        return len(calls) in (on_board, len(held.asked))
+
     with ThreadPoolExecutor(len(calls)) as pool:
         running = [pool.submit(calls[0])]
         while not held.asked:
             time.sleep(0.002)
         running += [pool.submit(call) for call in calls[1:]]
-        time.sleep(0.5)  # enough for them to join, if they may
+        until = time.monotonic() + 60
+        while not are_there():
+            assert time.monotonic() < until
+            time.sleep(0.002)
         held.go.set()
         return [each.result() for each in running]
 
@@ -83,7 +94,7 @@ def test_under_share_all_a_verified_answer_is_not_replaced_by_another_tenants_re
 def test_under_share_all_tenants_do_not_share_a_call(make_cache):
     held, flights = Held(asked=[], go=threading.Event()), Flights()
     cache = make_cache(held, share="all", flights=flights)
-    told = together(held, lambda: cache.invoke(QUESTION, ACME), lambda: cache.invoke(QUESTION, GLOBEX))
+    told = together(held, flights, lambda: cache.invoke(QUESTION, ACME), lambda: cache.invoke(QUESTION, GLOBEX))
     assert len({each.text for each in told}) == 2
 
 
@@ -93,14 +104,14 @@ def test_under_share_all_tenants_do_not_share_a_call(make_cache):
 def test_what_may_not_be_kept_is_not_shared_with_those_who_ask_at_once(make_cache, secret):
     held, flights = Held(asked=[], go=threading.Event(), **secret), Flights()
     cache = make_cache(held, flights=flights)
-    told = together(held, lambda: cache.invoke(QUESTION), lambda: cache.invoke(QUESTION))
+    told = together(held, flights, lambda: cache.invoke(QUESTION), lambda: cache.invoke(QUESTION))
     assert len({each.text for each in told}) == 2
 
 
 def test_shadow_mode_shares_no_call(make_cache):
     held, flights = Held(asked=[], go=threading.Event()), Flights()
     cache = make_cache(held, flights=flights, mode="shadow")
-    told = together(held, lambda: cache.invoke(QUESTION), lambda: cache.invoke(QUESTION))
+    told = together(held, flights, lambda: cache.invoke(QUESTION), lambda: cache.invoke(QUESTION))
     assert {each.status for each in told} == {"ok"}
     assert len(held.asked) == 2
 
@@ -165,7 +176,7 @@ def test_an_older_call_does_not_replace_a_newer_answer(make_cache):
 def test_a_join_is_a_hit_and_no_miss(make_cache):
     held, flights = Held(asked=[], go=threading.Event()), Flights()
     cache = make_cache(held, flights=flights)
-    together(held, lambda: cache.invoke(QUESTION), lambda: cache.invoke(QUESTION))
+    together(held, flights, lambda: cache.invoke(QUESTION), lambda: cache.invoke(QUESTION))
     stats = Cache(cache).stats()
     assert (stats.requests, stats.missed, stats.hits["joined"]) == (2, 1, 1)
 
@@ -184,7 +195,7 @@ def test_an_audit_that_no_longer_knows_counts_against_what_was_served(make_cache
     cache = make_cache(Forgets(asked=[]), audit_rate=1)
     cache.invoke("tell me when the zoo opens")
     assert cache.invoke("tell us when the zoo opens").status == "cached"
-    assert Cache(cache).drain()
+    assert Cache(cache).drain(60)
     standing = Cache(cache).stats().standing
     assert (standing.audits, standing.wrong) == (1, 1)
 
@@ -200,8 +211,30 @@ def test_an_answer_reported_as_wrong_is_not_kept_again(make_cache):
 
 def test_a_hit_is_not_late_because_it_is_paced(make_cache):
     cache = make_cache(lambda _: AIMessage(content="word " * 200), pace_tokens_per_s=50)
-    cache.invoke(QUESTION)
-    assert cache.invoke(QUESTION, chainops.caller(deadline_s=0.5)).status == "cached"
+    with use_clock(ManualClock()):
+        cache.invoke(QUESTION)
+        assert cache.invoke(QUESTION, chainops.caller(deadline_s=0.5)).status == "cached"
+
+
+class Oversleeping(ManualClock):
+    """As on a busy machine: whoever sleeps wakes up half a second late."""
+
+    def sleep(self, seconds):
+        super().sleep(seconds + 0.5)
+
+
+def test_a_hit_is_not_late_because_a_pause_took_longer_than_it_should(make_cache):
+    cache = make_cache(lambda _: AIMessage(content="word " * 200), pace_tokens_per_s=50)
+    around = Fallback(routes=(cache, Sentence(text="too late")))
+
+    async def astreamed(chain):
+        return [each async for each in chain.astream(QUESTION, chainops.caller(deadline_s=0.3))]
+
+    with use_clock(Oversleeping()):
+        cache.invoke(QUESTION)
+        for chain in (cache, around):
+            for said in (list(chain.stream(QUESTION, chainops.caller(deadline_s=0.3))), asyncio.run(astreamed(chain))):
+                assert "".join(each.text for each in said) == "word " * 200
 
 
 def circular():

@@ -33,10 +33,12 @@ def cluster():
         store = redis_store(running.url, timeout_s=10)
         with store.client() as client:
             client.execute_command("CLUSTER ADDSLOTS", *range(16_384))
-            for _ in range(200):
+            for _ in range(1_200):
                 if client.execute_command("CLUSTER INFO")["cluster_state"] == "ok":
                     break
                 time.sleep(0.05)
+            else:
+                pytest.fail("the cluster did not come up")
         store.close()
         yield running
 
@@ -360,5 +362,5 @@ def test_processes_get_one_holder_for_each_lease(store):
     for taker in takers:
         taker.stdin.write("go\n")
         taker.stdin.flush()
-    taken = [taker.communicate(timeout=60)[0].split() for taker in takers]
+    taken = [taker.communicate(timeout=240)[0].split() for taker in takers]
     assert [sum(map(int, each)) for each in zip(*taken, strict=True)] == [1] * 20

@@ -28,7 +28,7 @@ class Slow(Component[object, AIMessage]):
     def plan(self, value, run):
         self.asked.append(value)
         number = len(self.asked)
-        yield Do(lambda: self.go.wait(20))
+        yield Do(lambda: self.go.wait(120))
         for piece in (f"answer {number}", " in", " pieces"):
             yield Say(AIMessage(content=piece))
         return AIMessage(content=f"answer {number} in pieces")
@@ -138,7 +138,7 @@ def test_an_error_is_its_askers_own(make_cache):
         asked.append(1)
         if len(asked) == 1:
             first.set()
-            go.wait(20)
+            go.wait(120)
             raise ConnectionError("this one only")
         return AIMessage(content="fine")
 
@@ -146,7 +146,7 @@ def test_an_error_is_its_askers_own(make_cache):
     cache = make_cache(inner, flights=flights)
     with ThreadPoolExecutor(3) as pool:
         leader = pool.submit(cache.invoke, "q")
-        first.wait(10)
+        assert first.wait(60)
         followers = [pool.submit(cache.invoke, "q") for _ in range(2)]
         wait_until(lambda: on_board(flights) == 3)
         go.set()
@@ -200,14 +200,13 @@ def test_a_killed_process_is_not_waited_for_longer_than_its_lease(make_cache, re
     monkeypatch.undo()
     from chainops.cache.policy import digest
 
-    now = time.time()
+    began, now = time.monotonic(), time.time()
     assert (
         dead.leases.take(scope, digest("another question"), question="another question", vector=None, now=now) is None
     )
     dead.leases._heartbeat.release((scope, digest("another question")))  # its process is gone: nobody renews it
-    began = time.monotonic()
     assert cache.invoke("another question").status == "ok"
-    assert 0.3 < time.monotonic() - began < 5
+    assert 0.4 < time.monotonic() - began < 30
 
 
 def test_a_degraded_answer_is_shared_by_those_who_wait_and_kept_for_nobody(make_cache, replica):
@@ -216,7 +215,7 @@ def test_a_degraded_answer_is_shared_by_those_who_wait_and_kept_for_nobody(make_
     class Degraded(Component[str, AIMessage]):
         def plan(self, value, run):
             asked.append(value)
-            yield Do(lambda: go.wait(20))
+            yield Do(lambda: go.wait(120))
             run.report.mark("degraded", "told to")
             message = AIMessage(content="a stand-in")
             yield Say(message)

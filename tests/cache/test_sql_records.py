@@ -256,5 +256,5 @@ def test_processes_get_one_holder_for_each_lease(store, records):
     for taker in takers:
         taker.stdin.write("go\n")
         taker.stdin.flush()
-    taken = [taker.communicate(timeout=60)[0].split() for taker in takers]
+    taken = [taker.communicate(timeout=240)[0].split() for taker in takers]
     assert [sum(map(int, each)) for each in zip(*taken, strict=True)] == [1] * 20

@@ -47,7 +47,7 @@ def run(folder):
             capture_output=True,
             text=True,
             env=environment(),
-            timeout=120,
+            timeout=240,
         )
         assert done.returncode == status, done.stderr
         assert "Traceback" not in done.stderr
@@ -118,7 +118,7 @@ def test_ctrl_c_says_how_to_go_on_and_the_same_command_goes_on(run, folder, serv
         while len(server.requests) < 20:
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=240)
     finally:
         process.kill()
         process.wait()

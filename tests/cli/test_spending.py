@@ -52,7 +52,7 @@ def make(tmp_path, server, monkeypatch):
 
 
 def settled(chain):
-    assert budgeting.open_books(BudgetSettings(), chain.site).flush()
+    assert budgeting.open_books(BudgetSettings(), chain.site).flush(60)
 
 
 def test_what_a_chain_spent_is_told_by_whom(make, tmp_path, capsys):
@@ -118,6 +118,7 @@ def test_each_route_of_a_fallback_has_a_breaker_of_its_own(make, server):
     assert [each.model for each in server.requests].count("dear") == 2
 
 
+@pytest.mark.usefixtures("patient_redis")
 def test_breakers_and_totals_can_be_shared_through_redis(make, server):
     with redis_server() as redis:
         pipeline = f"[budget: {{usd_per_day: 5, store: '{redis.url}'}}, breaker: {{failures: 1, store: '{redis.url}'}}]"
@@ -125,6 +126,6 @@ def test_breakers_and_totals_can_be_shared_through_redis(make, server):
         first, second = make(pipeline), make(pipeline)
         with pytest.raises(Exception, match="503"):
             first.invoke("hi")
-        assert BACKGROUND.drain()
+        assert BACKGROUND.drain(60)
         with pytest.raises(CircuitOpen):
             second.invoke("hi")

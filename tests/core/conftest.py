@@ -193,5 +193,5 @@ def leaves_nothing() -> Iterator[None]:
         warnings.simplefilter("ignore", ResourceWarning)  # files that other tests left to the collector
         yield
     for thread in set(threading.enumerate()) - before:
-        thread.join(5)
+        thread.join(60)
         assert not thread.is_alive(), thread

@@ -155,7 +155,7 @@ def test_a_call_that_outlives_its_request_opens_one_of_its_own():
         from contextvars import copy_context
 
         def later():
-            go.wait(5)
+            go.wait(60)
             with capture_events() as heard:
                 leaf.invoke(value)
             late.extend(heard.of(RequestEnded))
@@ -168,7 +168,7 @@ def test_a_call_that_outlives_its_request_opens_one_of_its_own():
         thread = Through(inner=start).invoke("a")
     (ended,) = heard.of(RequestEnded)
     go.set()
-    thread.join(5)
+    thread.join(60)
     assert len(ended.request.stages) == 1
     assert [each.request.id == ended.request.id for each in late] == [False]
 
@@ -284,12 +284,14 @@ def test_an_empty_batch_is_empty(batch):
 
 def test_no_more_than_max_concurrency_items_run_at_a_time(batch):
     lock, now, most = threading.Lock(), 0, 0
+    pair = threading.Barrier(2, timeout=60)
 
     def work(value):
         nonlocal now, most
         with lock:
             now += 1
             most = max(most, now)
+        pair.wait()
         time.sleep(0.01)
         with lock:
             now -= 1
@@ -340,7 +342,7 @@ def test_blocking_work_in_many_async_requests_does_not_deadlock(play):
         return (yield Do(lambda: inner.invoke(value)))
 
     async def main() -> Any:
-        return await asyncio.wait_for(play(plan).abatch(list(range(60)), {"max_concurrency": 60}), 20)
+        return await asyncio.wait_for(play(plan).abatch(list(range(60)), {"max_concurrency": 60}), 60)
 
     assert asyncio.run(main()) == list(range(60))
 
@@ -374,7 +376,7 @@ def test_asked_all_run_at_the_same_time(play, drive_by):
     meeting = threading.Barrier(3)
 
     def plan(value, run):
-        together = RunnableLambda(lambda v: meeting.wait(5) * 0 + 1)
+        together = RunnableLambda(lambda v: meeting.wait(60) * 0 + 1)
         return sum((yield AskAll([Ask(together, value)] * 3)))
 
     assert drive_by(play(plan), "q") in (3, [3])

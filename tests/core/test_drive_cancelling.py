@@ -210,7 +210,7 @@ def test_a_plan_learns_what_a_blocking_do_came_to_before_it_is_cancelled(play):
 
     def work() -> str:
         begun.set()
-        may_end.wait(5)
+        may_end.wait(60)
         return "lease 7"
 
     def plan(value: Any, run: Any) -> Any:
@@ -222,7 +222,7 @@ def test_a_plan_learns_what_a_blocking_do_came_to_before_it_is_cancelled(play):
 
     async def main() -> None:
         task = asyncio.create_task(play(plan).ainvoke("q"))
-        await asyncio.to_thread(begun.wait, 5)
+        await asyncio.to_thread(begun.wait, 60)
         task.cancel()
         await asyncio.sleep(0.01)
         may_end.set()
@@ -251,7 +251,7 @@ def test_a_plan_learns_that_a_blocking_do_failed_before_it_is_cancelled(play):
 
     async def main() -> None:
         task = asyncio.create_task(play(plan).ainvoke("q"))
-        await asyncio.to_thread(begun.wait, 5)
+        await asyncio.to_thread(begun.wait, 60)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -388,14 +388,18 @@ def test_a_child_that_fails_while_being_closed_does_not_restart_the_plan(play):
 def test_cancelling_a_batch_ends_every_item_first(play, child):
     diary = Diary()
 
-    async def hang(_: Any) -> Any:
+    begun: list[str] = []
+
+    async def hang(item: str) -> Any:
+        begun.append(item)
         await asyncio.sleep(60)
 
     component = diary.nested(play, RunnableLambda(lambda v: v, hang), depth=1)
 
     async def main() -> None:
         task = asyncio.create_task(component.abatch(["a", "b", "c"]))
-        await asyncio.sleep(0.02)
+        while len(begun) < 3:
+            await asyncio.sleep(0.001)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -45,7 +45,7 @@ def heard_by(drive_by, component, config=None):
 def test_a_plan_hears_what_another_thread_tells(play, drive_by):
     signal = Signal()
     timer = soon(signal.tell)
-    assert heard_by(drive_by, play(hearing(signal, timeout_s=30))) is True
+    assert heard_by(drive_by, play(hearing(signal, timeout_s=60))) is True
     timer.join()
 
 
@@ -86,10 +86,14 @@ def test_the_deadline_is_the_requests_clocks(play, drive_by):
         clock.advance(61)
         signal.tell()
 
-    timer = soon(late)
+    def plan(value, run):
+        timers.append(soon(late))  # not before: the deadline is counted from the request's beginning
+        yield Hear(signal, 0)
+
+    timers = []
     with use_clock(clock), pytest.raises(DeadlineExceeded):
-        drive_by(play(hearing(signal)), "q", callers.caller(deadline_s=60))
-    timer.join()
+        drive_by(play(plan), "q", callers.caller(deadline_s=60))
+    timers[0].join()
 
 
 def test_a_sync_call_does_not_hold_up_the_loop_that_would_tell_it(play):
@@ -108,10 +112,10 @@ def test_one_signal_wakes_threads_and_tasks_of_several_loops():
     signal, heard = Signal(), []
 
     def thread():
-        heard.append(signal.wait_beyond(0, 30))
+        heard.append(signal.wait_beyond(0, 60))
 
     async def tasks():
-        heard.extend(await asyncio.gather(*(signal.await_beyond(0, 30) for _ in range(20))))
+        heard.extend(await asyncio.gather(*(signal.await_beyond(0, 60) for _ in range(20))))
 
     threads = [threading.Thread(target=thread) for _ in range(4)]
     threads += [threading.Thread(target=lambda: asyncio.run(tasks())) for _ in range(3)]
@@ -121,7 +125,7 @@ def test_one_signal_wakes_threads_and_tasks_of_several_loops():
         time.sleep(0.001)
     signal.tell()
     for each in threads:
-        each.join(30)
+        each.join(60)
     assert heard == [True] * 64
     assert signal.waiting_tasks == 0
 
@@ -135,7 +139,7 @@ def test_ten_thousand_tasks_wait_without_a_thread(play):
         tasks = [asyncio.create_task(component.ainvoke("q")) for _ in range(10_000)]
         while signal.waiting_tasks < 10_000:
             await asyncio.sleep(0.001)
-        assert threading.active_count() == before
+        assert threading.active_count() <= before  # a thread of an earlier test may have ended meanwhile
         signal.tell()
         assert await asyncio.gather(*tasks) == [[True]] * 10_000
 

@@ -144,7 +144,9 @@ names = st.one_of(
 keys = st.builds(SessionKey, names, names, names)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(said=st.lists(st.tuples(keys, st.text(max_size=10)), min_size=1, max_size=10), forgotten=st.tuples(names, names))
 def test_no_name_ever_reads_or_forgets_what_belongs_to_another(sessions, said, forgotten):
     where = f"{uuid.uuid4()} "  # examples share the database

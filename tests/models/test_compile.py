@@ -45,7 +45,7 @@ def ready(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "-c", _COMPILE, str(tiny_model), folder_digest(tiny_model)]
     both = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in "12"]
     for process in both:
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=400)
         assert process.returncode == 0, err.decode()
         assert out.decode().strip() == str(home / folder_digest(tiny_model))
     return home

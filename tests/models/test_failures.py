@@ -31,11 +31,17 @@ def server():
 
 
 @pytest.fixture
-def model(server, monkeypatch):
+def model_waiting(server, monkeypatch):
+    """A model that gives up after so many seconds."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-none-but-long-enough")
     server.heal()
-    yield chat_model(ModelSettings(model="openai:m", base_url=server.url, timeout_s=0.4))
+    yield lambda timeout_s: chat_model(ModelSettings(model="openai:m", base_url=server.url, timeout_s=timeout_s))
     server.heal()
+
+
+@pytest.fixture
+def model(model_waiting):
+    return model_waiting(60)
 
 
 def _stream(model):
@@ -95,8 +101,9 @@ WAYS = {
     ],
     ids=str,
 )
-def test_every_fault_of_a_server_is_judged_the_same_in_all_four_ways(server, model, way, fault, kind, reason):
+def test_every_fault_of_a_server_is_judged_the_same_in_all_four_ways(server, model_waiting, way, fault, kind, reason):
     server.fail(fault)
+    model = model_waiting(0.4 if isinstance(fault, Hang | Drip) else 60)
     with pytest.raises(Exception) as caught:
         WAYS[way](model)
     failure = classify(caught.value)

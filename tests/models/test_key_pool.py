@@ -176,9 +176,9 @@ def environment(monkeypatch):
 
 
 def served(server, *keys, **more):
-    settings = ModelSettings(model="openai:gpt-4o-mini", base_url=server.url, keys=keys, timeout_s=5, **more)
+    settings = ModelSettings(model="openai:gpt-4o-mini", base_url=server.url, keys=keys, timeout_s=30, **more)
     pool = key_pool(settings)
-    return Model(chat=lambda: chat_model(settings), model=settings.model, timeout_s=5, keys=pool, name="m"), pool
+    return Model(chat=lambda: chat_model(settings), model=settings.model, timeout_s=30, keys=pool, name="m"), pool
 
 
 async def _all(chunks):

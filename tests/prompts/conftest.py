@@ -26,10 +26,10 @@ def uri(migrated_registry, tmp_path):
 
 @pytest.fixture
 def gone():
-    """An address where nothing listens, with a password in it."""
+    """An address where nothing listens, with a password in it; kept, so that nobody else comes to listen there."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        return f"http://ann:hush-hush@127.0.0.1:{taken.getsockname()[1]}"
+        yield f"http://ann:hush-hush@127.0.0.1:{taken.getsockname()[1]}"
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ def served(monkeypatch):
     """Makes a model answered by a `ModelServer`."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
 
-    def make(server, name="gpt-4o-mini", timeout_s=5.0, **fields):
+    def make(server, name="gpt-4o-mini", timeout_s=30.0, **fields):
         settings = ModelSettings(model=f"openai:{name}", base_url=server.url, timeout_s=timeout_s)
         chat = chat_model(settings)
         return Model(chat=lambda: chat, model=settings.model, timeout_s=timeout_s, name=name, **fields)

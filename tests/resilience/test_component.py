@@ -25,7 +25,7 @@ def scripted(*replies, name="scripted") -> Model:
     return Model(chat=lambda: chat, model=f"openai:{name}", name=name)
 
 
-def served(server: ModelServer, name="gpt-4o-mini", timeout_s=5.0) -> Model:
+def served(server: ModelServer, name="gpt-4o-mini", timeout_s=30.0) -> Model:
     settings = ModelSettings(model=f"openai:{name}", base_url=server.url, timeout_s=timeout_s)
     return Model(chat=lambda: chat_model(settings), model=settings.model, timeout_s=timeout_s, name=name)
 

@@ -24,8 +24,8 @@ def test_a_deadline_reaches_the_http_client(served, ask, driver, fault):
         began = time.monotonic()
         with pytest.raises(chainops.ChainopsError):
             ask(driver, Deadline(inner=served(server, timeout_s=30), within_s=0.5))
-        assert time.monotonic() - began < 10
-        assert server.wait_idle(5)
+        assert time.monotonic() - began < 20
+        assert server.wait_idle(30)
 
 
 def test_the_nearer_of_two_deadlines_counts(served):
@@ -41,7 +41,7 @@ def test_a_share_for_each_attempt_leaves_time_for_the_next_route(served, ask, dr
     with ModelServer("first") as first, ModelServer("second") as second:
         first.fail(Hang())
         inner = Fallback(routes=(served(first, timeout_s=30), served(second, timeout_s=30)))
-        answer = ask(driver, Deadline(inner=inner, within_s=6, shares={"attempt": 0.1}))
+        answer = ask(driver, Deadline(inner=inner, within_s=20, shares={"attempt": 0.1}))
         assert (answer.text, answer.status) == ("second", "degraded")
         assert "timeout" in answer.reasons[0]
 

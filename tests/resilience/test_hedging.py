@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 import chainops
@@ -17,7 +15,7 @@ from chainops.testing.server import ModelServer
 def test_a_second_route_answers_for_a_slow_first_one(served, ask, driver):
     with ModelServer("the first") as first, ModelServer("the second") as second, capture_events() as events:
         first.fail(Hang())
-        hedge = Hedge(inner=served(first, timeout_s=3), other=served(second), names=("a", "b"), after_s=0.2)
+        hedge = Hedge(inner=served(first), other=served(second), names=("a", "b"), after_s=0.2)
         answer = ask(driver, hedge)
         assert (answer.text, answer.status) == ("the second", "ok")
         (hedged,) = events.of(Hedged)
@@ -26,7 +24,7 @@ def test_a_second_route_answers_for_a_slow_first_one(served, ask, driver):
 
 def test_a_quick_first_route_is_the_only_one_asked(served, ask, driver):
     with ModelServer("the first") as first, ModelServer("the second") as second:
-        hedge = Hedge(inner=served(first), other=served(second), after_s=5)
+        hedge = Hedge(inner=served(first), other=served(second), after_s=60)
         assert ask(driver, hedge).text == "the first"
         assert not second.requests
 
@@ -52,21 +50,20 @@ def test_a_cancelled_loser_is_charged_for_what_it_was_asked(served, ask, driver)
         cancelled = next(each for each in attempts if each["outcome"] == "cancelled")
         assert cancelled["input_tokens"] > 0
         assert cancelled["cost_usd"] is None or cancelled["cost_usd"] >= 0
-        assert first.wait_idle()
+        assert first.wait_idle(30)
 
 
-def test_a_sync_loser_is_settled_when_its_time_is_out(served, ask):
+def test_a_sync_loser_is_settled_when_its_time_is_out(served, ask, eventually):
     with ModelServer("the first") as first, ModelServer("the second") as second, capture_events() as events:
         first.fail(Hang())
         hedge = Hedge(inner=served(first, timeout_s=0.6), other=served(second), after_s=0.1)
         assert ask("invoke", hedge).text == "the second"
-        until = time.monotonic() + 5
-        while time.monotonic() < until:
-            outcomes = sorted(each.outcome for each in events if type(each).__name__ == "Attempted")
-            if len(outcomes) == 2:
-                break
-            time.sleep(0.02)
-        assert outcomes == ["failed", "ok"]
+
+        def outcomes():
+            return sorted(each.outcome for each in events if type(each).__name__ == "Attempted")
+
+        eventually(lambda: len(outcomes()) == 2)
+        assert outcomes() == ["failed", "ok"]
 
 
 def test_the_wait_is_learned_from_what_the_first_route_usually_takes():
@@ -85,7 +82,7 @@ def test_the_wait_is_learned_from_what_the_first_route_usually_takes():
 
 def test_hedges_of_many_requests_ask_the_second_route_seldom_once_the_wait_is_learned(served):
     with ModelServer("the first") as first, ModelServer("the second") as second:
-        hedge = Hedge(inner=served(first), other=served(second), patience=Patience(5.0))
+        hedge = Hedge(inner=served(first), other=served(second), patience=Patience(30.0))
         for _ in range(40):
             hedge.invoke("hello")
         assert len(second.requests) <= 10

@@ -11,6 +11,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.runnables import RunnableGenerator, RunnableLambda
 
 import chainops
+from chainops.core.clock import use_clock
 from chainops.core.component import AnyRunnable, Component
 from chainops.core.errors import AllRoutesFailed, CallRefused
 from chainops.core.steps import Forward, Race
@@ -20,7 +21,7 @@ from chainops.resilience.deadline import Deadline
 from chainops.resilience.hedging import Hedge
 from chainops.resilience.retrying import Retry
 from chainops.testing.faults import Cut, Drip, Hang, Status
-from chainops.testing.listening import capture_events
+from chainops.testing.listening import ManualClock, capture_events
 from chainops.testing.server import ModelServer
 
 SORRY = Sentence(text="sorry", name="say")
@@ -47,11 +48,17 @@ async def aslow(_):
     return AIMessage(content="slow")
 
 
+async def hangs(_):
+    await asyncio.sleep(60)
+    return AIMessage(content="never")
+
+
 def test_a_deadline_counts_again_after_a_late_route_failed(ask):
-    chain = Fallback(routes=(RunnableLambda(slow, aslow), Late(), RunnableLambda(slow, aslow), SORRY))
+    hanging = RunnableLambda(slow, hangs)
+    chain = Fallback(routes=(hanging, Late(), hanging, SORRY))
     began = time.monotonic()
     assert ask("ainvoke", chain, config=chainops.caller(deadline_s=0.4)).text == "sorry"
-    assert time.monotonic() - began < 1.4
+    assert time.monotonic() - began < 20
 
 
 def test_a_deadline_inside_a_route_is_that_route_s_alone(ask, driver):
@@ -62,9 +69,9 @@ def test_a_deadline_inside_a_route_is_that_route_s_alone(ask, driver):
 
 def test_a_share_of_an_attempt_ends_a_drip_too(served, ask, driver):
     with ModelServer("one two three four five six seven eight nine ten") as first, ModelServer("second") as second:
-        first.fail(Drip(interval_s=0.05, step_bytes=20))
+        first.fail(Drip(interval_s=0.15, step_bytes=20))
         inner = Fallback(routes=(served(first, timeout_s=30), served(second, timeout_s=30)))
-        answer = ask(driver, Deadline(inner=inner, within_s=10, shares={"attempt": 0.08}))
+        answer = ask(driver, Deadline(inner=inner, within_s=25, shares={"attempt": 0.08}))
         assert answer.status in ("degraded", "truncated")  # a stream had begun to speak
         assert answer.text == "second" or answer.status == "truncated"
 
@@ -143,11 +150,12 @@ def test_a_route_does_not_begin_anew_where_part_of_the_answer_is_another_s(ask):
 
 
 def test_a_call_that_was_never_sent_costs_nothing(served):
-    with ModelServer("answer") as server, capture_events() as events:
+    clock = ManualClock()
+    with ModelServer("answer") as server, capture_events() as events, use_clock(clock):
 
         class Gate:
             def enter(self, attempt, run):
-                time.sleep(0.3)  # asking its store takes until the deadline
+                clock.advance(0.3)  # asking its store takes until the deadline
                 yield from ()
 
             def leave(self, attempt):
@@ -166,10 +174,17 @@ def test_a_whole_answer_that_comes_too_late_is_charged_as_it_was_counted():
     from chainops.models.prices import Price
     from chainops.testing.chat import Reply, ScriptedChatModel
 
-    chat = ScriptedChatModel(replies=[Reply("one two three", delay_s=0.4)])
+    clock = ManualClock()
+
+    class Slow(ScriptedChatModel):
+        def _generate(self, *args, **kwargs):
+            clock.advance(0.4)
+            return super()._generate(*args, **kwargs)
+
+    chat = Slow(replies=[Reply("one two three")])
     price = Price(input_usd_per_million_tokens=0, output_usd_per_million_tokens=1_000_000)
     model = Model(chat=lambda: chat, model="openai:m", price=price, name="m")
-    with capture_events() as events, pytest.raises(chainops.ChainopsError):
+    with use_clock(clock), capture_events() as events, pytest.raises(chainops.ChainopsError):
         model.invoke("hello", chainops.caller(deadline_s=0.2))
     (attempt,) = (each for each in events if type(each).__name__ == "Attempted")
     assert attempt.output_tokens > 0
@@ -187,7 +202,7 @@ def test_a_route_of_a_race_that_is_cancelled_from_inside_does_not_hang_it():
             return (yield Race([Forward(each, value) for each in self.routes], after_s=60))
 
     routes = (RunnableLambda(lambda _: None, cancels), RunnableLambda(lambda _: AIMessage(content="second")))
-    assert asyncio.run(asyncio.wait_for(Racing(routes=routes).ainvoke("x"), 10)).text == "second"
+    assert asyncio.run(asyncio.wait_for(Racing(routes=routes).ainvoke("x"), 60)).text == "second"
 
 
 def test_langchain_35475_an_item_of_a_batch_never_gets_another_one_s_answer():
@@ -214,7 +229,7 @@ def test_routes_that_all_hang_are_given_up_at_the_deadline_with_the_reason(serve
         began = time.monotonic()
         with pytest.raises((AllRoutesFailed, chainops.ChainopsError)):
             Fallback(routes=(served(first), served(second))).invoke("x", chainops.caller(deadline_s=0.5))
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 20
 
 
 def test_a_hedge_does_not_hide_a_bug_or_a_wrong_request(served, ask, driver):
@@ -248,21 +263,23 @@ def test_a_truncated_answer_names_who_broke_off(ask):
 
 
 def test_time_in_a_queue_is_not_given_to_the_call_again(served):
+    clock = ManualClock()
+
     class Queue:
         def enter(self, attempt, run):
-            time.sleep(0.6)
+            clock.advance(59.5)
             yield from ()
 
         def leave(self, attempt):
             pass
 
-    with ModelServer("answer") as server:
+    with ModelServer("answer") as server, use_clock(clock):
         server.fail(Hang())
-        model = served(server, timeout_s=30).model_copy(update={"gates": (Queue(),)})
+        model = served(server, timeout_s=60).model_copy(update={"gates": (Queue(),)})
         began = time.monotonic()
         with pytest.raises(chainops.ChainopsError):
-            model.invoke("hello", chainops.caller(deadline_s=1.0))
-        assert time.monotonic() - began < 1.5
+            model.invoke("hello", chainops.caller(deadline_s=60))
+        assert time.monotonic() - began < 20  # half a second was left, and 60 were not
 
 
 def test_the_failure_stands_where_no_attempts_are_left_to_retry_it(served):

@@ -167,7 +167,7 @@ def test_the_last_resort_still_answers_when_no_attempts_are_left(served):
 def test_a_hanging_server_costs_its_time_and_no_more(served):
     with ModelServer("answer") as server:
         server.fail(Hang(), times=1)
-        answer = Retry(inner=served(server, timeout_s=0.2), base_s=0.01).invoke("hello")
+        answer = Retry(inner=served(server, timeout_s=1.0), attempts=5, base_s=0.01).invoke("hello")
         assert answer.text == "answer"
 
 

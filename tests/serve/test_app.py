@@ -55,7 +55,7 @@ def served(chain_folder, model_server):
         port = server.servers[0].sockets[0].getsockname()[1]
         yield f"http://127.0.0.1:{port}"
         server.should_exit = True
-        thread.join(10)
+        thread.join(60)
 
 
 def test_a_served_chain_answers_with_status_and_sources_and_nothing_else(served):
@@ -143,9 +143,9 @@ def test_langserve_481_a_failing_model_is_told_as_a_bad_gateway_without_its_key(
 
 
 def test_playground_health_and_docs_are_there(served):
-    assert "html" in httpx.get(f"{served}/help/playground/", follow_redirects=True).headers["content-type"]
-    assert httpx.get(f"{served}/health").json() == {"status": "ok", "chains": ["help", "talk"]}
-    assert "/help/invoke" in httpx.get(f"{served}/openapi.json").json()["paths"]
+    assert "html" in httpx.get(f"{served}/help/playground/", follow_redirects=True, timeout=60).headers["content-type"]
+    assert httpx.get(f"{served}/health", timeout=60).json() == {"status": "ok", "chains": ["help", "talk"]}
+    assert "/help/invoke" in httpx.get(f"{served}/openapi.json", timeout=60).json()["paths"]
 
 
 def test_two_chains_of_one_name_and_a_taken_port_are_clear_errors(chain_folder, served):

@@ -72,6 +72,7 @@ def test_the_chains_cache_is_reached_by_its_name_and_a_chain_without_one_says_so
         _ = bare.cache
 
 
+@pytest.mark.usefixtures("patient_redis")
 def test_a_cache_in_redis_is_shared_by_chains_with_state_of_their_own(folder, tmp_path, monkeypatch):
     text = (folder / "chain.yaml").read_text()
     with redis_server() as server:

@@ -34,8 +34,8 @@ def words(servers, *pipeline, **more):
         "kind": "chat",
         "traces": "off",
         "models": {
-            "small": {"model": "openai:gpt-4o-mini", "base_url": first.url, "timeout_s": 5},
-            "large": {"model": "openai:gpt-4o", "base_url": second.url, "timeout_s": 5},
+            "small": {"model": "openai:gpt-4o-mini", "base_url": first.url, "timeout_s": 30},
+            "large": {"model": "openai:gpt-4o", "base_url": second.url, "timeout_s": 30},
         },
         "pipeline": list(pipeline),
         **more,

@@ -104,7 +104,7 @@ def test_a_user_without_a_permission_is_told(server, store):
 
 def test_no_server_is_told_and_a_new_one_used():
     with redis_server() as own:
-        store = redis_store(own.url)
+        store = redis_store(own.url, timeout_s=10)
         assert ping(store)
         own.kill()
         with pytest.raises(StoreUnavailable, match="cannot be reached") as caught:
@@ -127,11 +127,11 @@ def test_idle_connections_to_a_restarted_server_are_replaced_without_an_error():
 
 def test_a_server_that_does_not_answer_is_given_up():
     with redis_server() as own:
-        store = redis_store(own.url, timeout_s=0.1)
+        store = redis_store(own.url, timeout_s=1.5)
         assert ping(store)
         own.pause()
         try:
-            with pytest.raises(StoreUnavailable, match=r"no answer within 0\.1 s"):
+            with pytest.raises(StoreUnavailable, match=r"no answer within 1\.5 s"):
                 ping(store)
         finally:
             own.resume()
@@ -139,7 +139,7 @@ def test_a_server_that_does_not_answer_is_given_up():
 
 def test_a_late_answer_is_not_taken_for_the_next_ones():
     with redis_server() as own:
-        store = redis_store(own.url, timeout_s=0.2)
+        store = redis_store(own.url, timeout_s=1.5)
         with store.client() as client:
             client.set("a", "first")
         own.pause()
@@ -159,13 +159,13 @@ def test_too_many_at_once_wait_for_a_connection(store):
 
 
 def test_connections_that_stay_busy_are_told(server):
-    store = redis_store(server.url, timeout_s=0.2)
-    together, done = threading.Barrier(33), threading.Event()
+    store = redis_store(server.url, timeout_s=2)
+    together, done = threading.Barrier(33, timeout=60), threading.Event()
 
     def hold():
         connection = store._client.connection_pool.get_connection()
         together.wait()
-        done.wait(10)
+        done.wait(60)
         store._client.connection_pool.release(connection)
 
     with ThreadPoolExecutor(32) as threads:
@@ -224,13 +224,13 @@ for n in range(200):
 if child:
     assert os.waitpid(child, 0)[1] == 0
 """
-    done = subprocess.run([sys.executable, "-c", code, server.url], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code, server.url], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
 
 
 def test_importing_chainops_stores_does_not_import_redis():
     code = "import sys, chainops.stores.redis; assert 'redis' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=240)
 
 
 def test_times_out_quickly_by_default():

@@ -36,7 +36,7 @@ class TestPostgres(SqlStoreSuite):
 
 @pytest.fixture
 def store(tmp_path):
-    store = SqlStore(tmp_path / "chainops.db", wait_s=5)
+    store = SqlStore(tmp_path / "chainops.db", wait_s=60)
     store.migrate(SCHEMA)
     yield store
     store.close()
@@ -92,7 +92,7 @@ for n in range(1000):
     url = f"sqlite:///{tmp_path}/chainops.db"
     workers = [run_python(code, url, worker) for worker in range(2)]
     for worker in workers:
-        _, complaint = worker.communicate(timeout=120)
+        _, complaint = worker.communicate(timeout=400)
         assert worker.returncode == 0, complaint
     store = SqlStore(url)
     assert names(store) == {f"{worker}-{n}" for worker in range(2) for n in range(1000)}
@@ -102,7 +102,7 @@ def test_a_killed_writer_loses_nothing_it_was_told_is_kept(tmp_path):
     code = (
         PREAMBLE
         + """
-store = SqlStore(sys.argv[1])
+store = SqlStore(sys.argv[1], wait_s=60)
 store.migrate(SCHEMA)
 n = 0
 while True:
@@ -122,7 +122,7 @@ while True:
             assert writer.poll() is None
             time.sleep(0.001)
         os.kill(writer.pid, signal.SIGKILL)
-        writer.wait(30)
+        writer.wait(60)
         acknowledged.update(said.read_text().split("\n")[:-1])
     store = SqlStore(url)
     kept = names(store)
@@ -149,7 +149,7 @@ with store.write() as connection:
         worker.stdin.write("go\n")
         worker.stdin.flush()
     for worker in workers:
-        _, complaint = worker.communicate(timeout=60)
+        _, complaint = worker.communicate(timeout=240)
         assert worker.returncode == 0, complaint
     assert names(SqlStore(url)) == {"0", "1", "2", "3"}
 
@@ -162,7 +162,7 @@ def test_forked_children_write_beside_their_parent(store):
     for n in range(50):
         put(store, f"parent-{n}")
     for child in children:
-        child.join(60)
+        child.join(240)
         assert child.exitcode == 0
     assert len(names(store)) == 1 + 50 + 2 * 50
 
@@ -221,7 +221,7 @@ def test_a_child_forked_from_inside_a_transaction_is_told_that_it_cannot_use_the
         connection.execute(sa.select(ROWS.c.name)).all()
         child = get_context("fork").Process(target=expect_refusal, args=(store,))
         child.start()
-        child.join(60)
+        child.join(240)
     assert child.exitcode == 0
     put(store, "the parent is not bothered")
 
@@ -342,7 +342,7 @@ except StoreUnavailable:
 """
     )
     worker = run_python(code, f"sqlite:///{tmp_path}/chainops.db")
-    output, complaint = worker.communicate(timeout=60)
+    output, complaint = worker.communicate(timeout=240)
     assert worker.returncode == 0, complaint
     assert len(names(SqlStore(tmp_path / "chainops.db"))) == int(output) > 0
 
@@ -373,7 +373,7 @@ for path in (folder / "new.db", folder / "deeper" / "new.db", folder / "there.db
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         worker = run_python(code, folder)
-        output, complaint = worker.communicate(timeout=60)
+        output, complaint = worker.communicate(timeout=240)
         Path(folder).chmod(0o755)
         assert worker.returncode == 0, complaint
         lines = output.splitlines()

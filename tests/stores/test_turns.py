@@ -16,7 +16,7 @@ def test_readers_share_and_a_writer_waits_for_them():
         writer.start()
         writer.join(0.05)
         order.append("read")
-    writer.join(10)
+    writer.join(60)
     assert order == ["both", "read", "written"]
 
 
@@ -27,7 +27,7 @@ def with_another_thread_reading(turns, order):
 
     thread = threading.Thread(target=read)
     thread.start()
-    thread.join(10)
+    thread.join(60)
 
 
 def test_readers_without_end_do_not_keep_a_writer_out():
@@ -48,10 +48,10 @@ def test_readers_without_end_do_not_keep_a_writer_out():
         reader.start()
     writer = threading.Thread(target=write)
     writer.start()
-    assert written.wait(30)
+    assert written.wait(60)
     stop.set()
     for thread in [*readers, writer]:
-        thread.join(10)
+        thread.join(60)
 
 
 def test_an_exception_gives_the_turn_back():

@@ -68,7 +68,7 @@ class AgreesWithADictionary(RuleBasedStateMachine):
 
     @rule()
     def settle(self):
-        assert self.vectors.settle(30)
+        assert self.vectors.settle(120)
         assert self.vectors.build_error is None
 
     @rule(whole=st.booleans(), mark=st.integers())
@@ -95,7 +95,7 @@ class AgreesWithADictionary(RuleBasedStateMachine):
     def teardown(self):
         if hasattr(self, "vectors"):
             self.vectors.close()
-            self.vectors.settle(30)
+            self.vectors.settle(120)
             if self.home is not None:
                 self.home.cleanup()
 
@@ -123,7 +123,7 @@ def test_equal_similarities_come_in_the_order_of_keys_and_k_may_exceed_what_is_s
     vectors.add([30, 10, 20], np.stack([POOL[0]] * 3))
     assert [near.key for near in vectors.search(POOL[0], 99)] == [10, 20, 30]
     vectors.add(range(100, 140), POOL[1:41])
-    assert vectors.settle(30)
+    assert vectors.settle(120)
     assert [near.key for near in vectors.search(POOL[0], 3)] == [10, 20, 30]
     assert len(vectors.search(POOL[0], 99)) == 43
 
@@ -194,7 +194,7 @@ def test_a_query_that_cannot_be_compared_is_refused(query):
 def test_rows_of_one_direction_only_can_be_indexed(folder):
     vectors = Vectors(8, folder=folder, flat_below=SMALL)
     vectors.add(range(2000), np.repeat(POOL[:1], 2000, axis=0))
-    assert vectors.settle(60)
+    assert vectors.settle(120)
     assert vectors.build_error is None
     assert [near.similarity for near in vectors.search(POOL[0], 5)] == pytest.approx([1.0] * 5)
 
@@ -223,7 +223,7 @@ def test_removed_rows_hide_no_others():
     vectors = Vectors(8, flat_below=SMALL)
     vectors.add(range(1000, 3000), unit_rows(2000, seed=4))
     vectors.add(range(500), near)
-    assert vectors.settle(30)
+    assert vectors.settle(120)
     vectors.remove(range(500))
     assert [hit.key >= 1000 for hit in vectors.search(POOL[0], 10)] == [True] * 10
 
@@ -235,18 +235,18 @@ def disk_bytes(folder):
 def test_removing_gives_memory_back(folder):
     vectors = Vectors(64, folder=folder, flat_below=SMALL)
     vectors.add(range(4000), unit_rows(4000, 64))
-    assert vectors.settle(30)
+    assert vectors.settle(120)
     vectors.save(mark=0)
     before = vectors.size_bytes, vectors.mapped_bytes
     disk = disk_bytes(folder)
     vectors.remove(range(3800))
-    assert vectors.settle(30)
+    assert vectors.settle(120)
     vectors.save(mark=1)
     assert vectors.mapped_bytes <= before[1] / 10
     assert vectors.size_bytes <= before[0] / 3
     assert disk_bytes(folder) <= disk / 10
     vectors.remove(range(4000))
-    assert vectors.settle(30)
+    assert vectors.settle(120)
     assert (len(vectors), vectors.mapped_bytes) == (0, 0)
     vectors.save(mark=2)
     assert disk_bytes(folder) < 1000
@@ -263,7 +263,7 @@ def test_few_rows_give_memory_back_without_a_build():
 def test_adding_the_same_again_changes_nothing():
     vectors = Vectors(8, flat_below=SMALL)
     vectors.add(range(200), POOL)
-    assert vectors.settle(30)
+    assert vectors.settle(120)
     size = vectors.size_bytes
     for _ in range(5):
         vectors.add(range(200), POOL)
@@ -317,11 +317,11 @@ def test_lookups_are_right_while_rows_come_and_go_and_lists_are_built(folder):
     for thread in [*lookers, *changers]:
         thread.start()
     for thread in changers:
-        thread.join(120)
+        thread.join(400)
     over.set()
     for thread in lookers:
-        thread.join(30)
-    assert vectors.settle(60)
+        thread.join(60)
+    assert vectors.settle(120)
     assert wrong == []
     assert vectors.build_error is None
     assert all(looked)

@@ -30,7 +30,7 @@ def saved(tmp_path):
     """A folder with 100 rows in a base, of which 5 are dead, and 20 beside it."""
     vectors = Vectors(8, folder=tmp_path / "v", stamp="s", flat_below=SMALL)
     vectors.add(range(100), POOL[:100])
-    assert vectors.settle(30)
+    assert vectors.settle(120)
     vectors.add(range(100, 120), POOL[100:120])
     vectors.remove(range(5))
     assert vectors.save(mark="17-0")
@@ -106,7 +106,7 @@ def test_a_reader_keeps_what_it_mapped_when_the_writer_replaces_it(saved):
     old = reader.generation
     writer.save(mark=1)
     writer.remove(range(60))
-    assert writer.settle(30)
+    assert writer.settle(120)
     assert writer.save(mark=2)
     assert list(saved.glob(f"base-{old}.*")) == []
     assert reader.generation == old
@@ -118,7 +118,7 @@ def test_who_takes_over_after_its_files_were_removed_writes_new_ones(saved):
     writer, reader = reopened(saved), reopened(saved)
     writer.save(mark=1)
     writer.remove(range(60))
-    assert writer.settle(30)
+    assert writer.settle(120)
     writer.save(mark=2)
     writer.close()
     assert reader.save(mark=3)
@@ -151,12 +151,12 @@ print(child, flush=True)
 def test_a_build_that_ends_while_a_snapshot_is_written_leaves_it_what_it_names(saved, monkeypatch):
     vectors, write = reopened(saved), Folder.write
     vectors.remove(range(60))
-    assert vectors.settle(30)
+    assert vectors.settle(120)
 
     def write_then_build(*args, **kwargs):
         write(*args, **kwargs)
         vectors.remove(range(60, 110))
-        assert vectors.settle(30)
+        assert vectors.settle(120)
 
     monkeypatch.setattr(Folder, "write", write_then_build)
     named = vectors.generation
@@ -173,7 +173,7 @@ def test_a_snapshot_begun_before_a_build_ends_holds_what_was_removed_by_neither(
         begun.append(vectors.generation)
         if len(begun) == 1:
             vectors.remove(range(60))
-            assert vectors.settle(30)
+            assert vectors.settle(120)
             vectors.remove([70])
         write(*args, **kwargs)
 
@@ -211,8 +211,8 @@ def test_what_is_saved_while_rows_come_and_go_is_right(tmp_path):
             found.close()
     finally:
         over.set()
-        changer.join(30)
-    assert vectors.settle(30)
+        changer.join(60)
+    assert vectors.settle(120)
     assert vectors.build_error is None
 
 
@@ -254,7 +254,7 @@ vectors.add(range(10), rows[:10])
 assert vectors.save(mark=1)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 vectors.add(range(2000), rows)
-assert vectors.settle(60)
+assert vectors.settle(120)
 assert isinstance(vectors.build_error, StoreUnavailable), vectors.build_error
 try:
     vectors.save(mark=2)
@@ -291,7 +291,7 @@ def live(folder, said):
         vectors.remove([*range(n, n + 10), *range(max(0, n - 300), max(0, n - 270))])
         n += 30
         if n % 90 == 0:
-            assert vectors.settle(30)
+            assert vectors.settle(120)
         assert vectors.save(mark=n, whole=n % 120 == 0)
         os.write(said, b"%d\\n" % n)
 
@@ -332,10 +332,10 @@ def kill_writers(tmp_path, lives):
                 assert found.search(rows[key], 1)[0] == (key, pytest.approx(1.0))
             reached.add(found.generation)
             found.close()
-            found.settle(30)
+            found.settle(120)
     finally:
         nursery.stdin.close()
-        nursery.wait(30)
+        nursery.wait(60)
     assert len(reached) > lives / 4, "too few builds to say anything about them"
 
 

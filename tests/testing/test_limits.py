@@ -1,4 +1,5 @@
 import threading
+import time
 
 import httpx
 import pytest
@@ -12,7 +13,7 @@ TWO = {"Authorization": "Bearer sk-key-two2"}
 
 @pytest.fixture
 def client():
-    with httpx.Client(timeout=5, trust_env=False) as open_client:
+    with httpx.Client(timeout=60, trust_env=False) as open_client:
         yield open_client
 
 
@@ -57,7 +58,7 @@ def test_each_key_has_its_own_limit_and_the_keys_are_counted(client):
     with ModelServer("x", keys=("sk-key-one1", "sk-key-two2"), limits=limits, clock=ManualClock()) as server:
         assert [ask(client, server, key).status_code for key in (ONE, ONE, TWO, TWO)] == [200, 429, 200, 429]
         assert ask(client, server, {"Authorization": "Bearer other"}).status_code == 401
-        assert server.wait_idle()
+        assert server.wait_idle(60)
         assert {key: (each.accepted, each.refused) for key, each in server.tally.items()} == {
             "one1": (1, 1),
             "two2": (1, 1),
@@ -88,7 +89,7 @@ def test_too_many_at_once_are_refused_and_a_request_that_is_over_makes_room(clie
 
         def hang():
             try:
-                ask(httpx.Client(timeout=1.0, trust_env=False), server)
+                ask(httpx.Client(timeout=4.0, trust_env=False), server)  # long enough for both to be there
             except httpx.ReadTimeout as error:
                 cancelled.append(error)
 
@@ -96,13 +97,13 @@ def test_too_many_at_once_are_refused_and_a_request_that_is_over_makes_room(clie
         for thread in threads:
             thread.start()
         while sum(each.open for each in server.tally.values()) < 2:
-            pass
+            time.sleep(0.001)
         assert ask(client, server).status_code == 429
         for thread in threads:
             thread.join()
-        assert server.wait_idle()
+        assert server.wait_idle(60)
         assert ask(client, server).status_code == 200
-        assert server.wait_idle()
+        assert server.wait_idle(60)
         assert (server.tally["one1"].most_open, server.tally["one1"].open, len(cancelled)) == (2, 0, 2)
 
 

@@ -16,7 +16,7 @@ from chainops.widgets.cache_desk import CacheDesk
 
 DOM = Path(__file__).parent / "dom.mjs"
 HOSTILE = "<img src=x onerror=\"document.title='taken'\">"
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 class Page:

@@ -82,9 +82,8 @@ class Books:
     def flush(self, timeout_s: float = 10.0) -> bool:
         """Wait until all is written; False when the time ran out, or the store cannot be reached."""
         until = time.monotonic() + timeout_s
-        while self._waiting or self._is_writing:
-            if not self._is_writing:
-                self._write_soon()
+        while self._is_behind():
+            self._write_soon()
             if time.monotonic() >= until:
                 return False
             time.sleep(0.002)
@@ -114,6 +113,10 @@ class Books:
             self._counters.tidy(now)
         except StoreError as error:
             self.problem = str(error)
+
+    def _is_behind(self) -> bool:
+        with self._lock:  # a batch that failed goes back and the writing ends, both in one step
+            return bool(self._waiting) or self._is_writing
 
     def _write_soon(self) -> None:
         with self._lock:

@@ -26,7 +26,7 @@ def url(request, tmp_path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/circuits.db"
     server = request.getfixturevalue("redis")
-    with redis_store(server.url).client() as client:
+    with redis_store(server.url, timeout_s=30).client() as client:
         client.flushall()
     return server.url
 
@@ -36,7 +36,7 @@ def open_circuits():
     """As another process would open them."""
 
     def circuits(url):
-        return RedisCircuits(redis_store(url, timeout_s=5)) if url.startswith("redis") else SqlCircuits(SqlStore(url))
+        return RedisCircuits(redis_store(url, timeout_s=30)) if url.startswith("redis") else SqlCircuits(SqlStore(url))
 
     return circuits
 
@@ -48,7 +48,7 @@ def circuits(request, tmp_path, open_circuits):
             yield open_circuits(url)
     elif request.param == "redis":
         server = request.getfixturevalue("redis")
-        with redis_store(server.url).client() as client:
+        with redis_store(server.url, timeout_s=30).client() as client:
             client.flushall()
         yield open_circuits(server.url)
     else:

@@ -81,13 +81,13 @@ def test_another_process_knows_within_a_second_and_the_probe_is_one(url, open_ci
         for _ in range(3):
             with pytest.raises(ModelUnavailable):
                 first.invoke("x")
-        assert BACKGROUND.drain()
+        assert BACKGROUND.drain(60)
         clock.advance(0.95)
         with pytest.raises(CircuitOpen):
             second.invoke("x")
         clock.advance(8)
         assert second.invoke("x") == "fine"
-        assert BACKGROUND.drain()
+        assert BACKGROUND.drain(60)
         clock.advance(0.95)
         with pytest.raises(ModelUnavailable):  # closed for the first, too
             first.invoke("x")
@@ -106,24 +106,23 @@ from chainops.stores.redis import redis_store
 from chainops.stores.sql import SqlStore
 
 url, name, until = sys.argv[1], sys.argv[2], float(sys.argv[3])
-circuits = RedisCircuits(redis_store(url, timeout_s=5)) if url.startswith("redis") else SqlCircuits(SqlStore(url))
+circuits = RedisCircuits(redis_store(url, timeout_s=30)) if url.startswith("redis") else SqlCircuits(SqlStore(url))
 
 def inner(value):
     print(json.dumps(["asked", name, time.time()]), flush=True)
-    time.sleep(1.0)
-    return "fine"
+    time.sleep(3.0)
+    return time.time()
 
 breaker = Breaker(
     inner=RunnableLambda(inner),
-    settings=BreakerSettings(open_s=1, most_open_s=60, probe_s=2.5),
+    settings=BreakerSettings(open_s=1, most_open_s=60, probe_s=8),
     store=lambda: circuits,
     name="route",
 )
 print(json.dumps(["ready", name, 0]), flush=True)
 while time.time() < until:
     try:
-        breaker.invoke("x")
-        print(json.dumps(["answered", name, time.time()]), flush=True)
+        print(json.dumps(["answered", name, breaker.invoke("x")]), flush=True)
         break
     except CircuitOpen:
         time.sleep(0.01)
@@ -138,17 +137,16 @@ def test_of_four_processes_one_probes_and_when_it_is_killed_another_does(url, op
     processes = {}
     for n in range(4):
         with (tmp_path / f"p{n}").open("w") as said:
-            command = [sys.executable, "-c", WORKER, url, f"p{n}", str(now + 40)]
+            command = [sys.executable, "-c", WORKER, url, f"p{n}", str(now + 120)]
             processes[f"p{n}"] = subprocess.Popen(command, stdout=said)
     try:
         while not (asked := told(tmp_path, "asked")):
-            assert time.time() < now + 30
+            assert time.time() < now + 60
             time.sleep(0.005)
         first = asked[0][1]
         processes[first].kill()
-        killed_at = time.time()
-        for name, process in processes.items():
-            process.wait(40)
+        for process in processes.values():
+            process.wait(180)
     finally:
         for process in processes.values():
             process.kill()
@@ -156,8 +154,8 @@ def test_of_four_processes_one_probes_and_when_it_is_killed_another_does(url, op
     asked, answered = told(tmp_path, "asked"), told(tmp_path, "answered")
     assert first not in {name for _, name in answered}
     assert len(answered) == 3
-    assert asked[1][0] > killed_at + 0.5, "the killed one's claim held for its time"
-    assert asked[2][0] >= answered[0][0] - 0.05, "nobody else was let through before the probe had answered"
+    assert asked[1][0] > asked[0][0] + 5, "the killed one's claim held for its time"
+    assert asked[2][0] >= answered[0][0], "nobody else was let through before the probe had answered"
 
 
 def told(folder, what):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -349,7 +350,7 @@ def test_half_open_lets_one_of_64_callers_through_purgatory(clock):
 
     def slow(value):
         entered.set()
-        leave.wait(10)
+        leave.wait(60)
         return Server.__call__(server, value)
 
     server.error = None
@@ -364,9 +365,9 @@ def test_half_open_lets_one_of_64_callers_through_purgatory(clock):
 
     with ThreadPoolExecutor(64) as threads:
         results = [threads.submit(call, n) for n in range(64)]
-        assert entered.wait(10)
+        assert entered.wait(60)
         while sum(each.done() for each in results) < 63:
-            pass
+            time.sleep(0.002)
         leave.set()
         said = [each.result() for each in results]
     assert server.calls - calls_before == 1
@@ -379,7 +380,7 @@ def test_no_lock_is_held_during_a_call_pybreaker_24(clock):
     inside = threading.Barrier(64)
 
     def call_inside(_value):
-        inside.wait(20)
+        inside.wait(60)
         raise overloaded()
 
     made = breaker(call_inside)
@@ -401,18 +402,28 @@ def test_64_tasks_probe_once(clock):
     server = Server(overloaded())
     made = opened(server)
     clock.advance(9)
-    calls = 0
+    calls, refused = 0, 0
 
     async def slow(_value):
         nonlocal calls
         calls += 1
-        await asyncio.sleep(0.05)
+        while refused < 63:
+            await asyncio.sleep(0.001)
         return "fine"
 
     held = Breaker(inner=RunnableLambda(slow), circuit=made._circuit, name="route")
 
+    async def ask():
+        nonlocal refused
+        try:
+            return await held.ainvoke("x")
+        except CircuitOpen as refusal:
+            refused += 1
+            return refusal
+
     async def all_at_once():
-        return await asyncio.gather(*(held.ainvoke("x") for _ in range(64)), return_exceptions=True)
+        async with asyncio.timeout(60):
+            return await asyncio.gather(*(ask() for _ in range(64)))
 
     said = asyncio.run(all_at_once())
     assert calls == 1
@@ -478,7 +489,7 @@ def test_without_its_store_it_goes_on_alone_and_says_so_once(clock):
     server = Server(overloaded())
     with capture_events() as events:
         made = opened(server, store=Gone)
-        BACKGROUND.drain()
+        assert BACKGROUND.drain(60)
         with pytest.raises(CircuitOpen):
             made.invoke("x")
         clock.advance(9)
@@ -493,12 +504,12 @@ def test_what_was_found_while_alone_is_told_when_the_store_is_back(clock, open_c
     place = [Gone()]
     server = Server(overloaded())
     made = opened(server, store=lambda: place[0])
-    BACKGROUND.drain()
+    assert BACKGROUND.drain(60)
     place[0] = reachable
     clock.advance(1)
     with pytest.raises(CircuitOpen):
         made.invoke("x")
-    BACKGROUND.drain()
+    assert BACKGROUND.drain(60)
     assert reachable.look("route").openings
 
 
@@ -514,11 +525,11 @@ class BusyCircuits(SqlCircuits):
     def look(self, route):
         found = super().look(route)
         self.looked.set()
-        assert self.shown.wait(30)
+        assert self.shown.wait(60)
         return found
 
     def change(self, route, how):
-        assert self.room.acquire(timeout=30)
+        assert self.room.acquire(timeout=60)
         return super().change(route, how)
 
 
@@ -536,7 +547,7 @@ def busy(clock, tmp_path):
     yield made, circuits
     for _ in range(50):
         circuits.room.release()
-    BACKGROUND.drain()
+    assert BACKGROUND.drain(60)
 
 
 def test_an_opening_that_is_still_on_its_way_to_a_busy_store_is_not_forgotten(busy):
@@ -568,9 +579,9 @@ def test_what_was_read_while_a_change_was_on_its_way_does_not_undo_it(busy):
     circuits.shown.clear()
     reading = threading.Thread(target=made._circuit.refresh)
     reading.start()  # reads that nothing is open
-    assert circuits.looked.wait(30)
+    assert circuits.looked.wait(60)
     circuits.room.release()  # only now the store is told
-    BACKGROUND.drain()
+    assert BACKGROUND.drain(60)
     circuits.shown.set()
     reading.join()
     assert made._circuit.route.openings

@@ -37,7 +37,7 @@ def place(request, tmp_path) -> Iterator[tuple[str, str]]:
             yield url, url
     elif request.param == "redis":
         server = request.getfixturevalue("redis")
-        with redis_store(server.url).client() as client:
+        with redis_store(server.url, timeout_s=30).client() as client:
             client.flushall()
         yield server.url, sqlite
     else:
@@ -47,7 +47,7 @@ def place(request, tmp_path) -> Iterator[tuple[str, str]]:
 @pytest.fixture
 def open_counters():
     def counters(url):
-        return RedisCounters(redis_store(url, timeout_s=10)) if url.startswith("redis") else SqlCounters(SqlStore(url))
+        return RedisCounters(redis_store(url, timeout_s=30)) if url.startswith("redis") else SqlCounters(SqlStore(url))
 
     return counters
 

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import threading
+import time
+from collections import deque
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -39,10 +42,44 @@ def noted(books, make_hold, count=5, **facts):
 def test_what_a_store_refuses_for_a_while_is_written_in_the_end_once(store, make_hold):
     books = Books(SqlCounters(store), Flaky(store))
     noted(books, make_hold)
-    assert books.flush()
+    assert books.flush(60)
     (row,) = spending(store, "help", "user").rows
     assert (row["calls"], row["usd"]) == (5, pytest.approx(0.1))
     assert books.problem is None
+
+
+class Line(deque):
+    """Whoever asks in the main thread whether anything waits, and hears no, goes on when the writing has ended."""
+
+    is_writing = staticmethod(lambda: False)
+
+    def __bool__(self):
+        found = len(self) > 0
+        if not found and threading.current_thread() is threading.main_thread():
+            until = time.monotonic() + 2
+            while self.is_writing() and time.monotonic() < until:
+                time.sleep(0.001)
+        return found
+
+
+def test_what_a_store_refuses_is_not_taken_for_written_on_its_way_back_into_the_line(store, make_hold):
+    class Gone(SqlLedger):
+        refuses = threading.Semaphore(0)
+
+        def add(self, calls):
+            self.refuses.acquire()
+            raise StoreUnavailable(self.place, "gone", "wait")
+
+    ledger = Gone(store)
+    books = Books(SqlCounters(store), ledger)
+    books._waiting = Line()
+    books._waiting.is_writing = lambda: books._is_writing
+    noted(books, make_hold, count=1)
+    while len(books._waiting):  # until it is being written
+        time.sleep(0.001)
+    threading.Timer(0.05, ledger.refuses.release, [3]).start()
+    assert not books.flush(0.5)
+    ledger.refuses.release(1_000)
 
 
 def test_a_call_that_no_store_takes_does_not_keep_back_the_others(store, make_hold):
@@ -54,7 +91,7 @@ def test_a_call_that_no_store_takes_does_not_keep_back_the_others(store, make_ho
 
     books = Books(SqlCounters(store), Picky(store))
     noted(books, make_hold)
-    assert books.flush()
+    assert books.flush(60)
     assert books.unwritable == 1
     assert spending(store, "help", "user").rows[0]["calls"] == 4
 
@@ -105,7 +142,7 @@ def test_a_table_shows_itself_and_is_plain_json(store, books, make_hold):
     hold, concerned = make_hold("b", user="<b>bob</b>", usd=0.01)
     books.reserve(hold, concerned)
     books.settle_later("b", Amount(), replace(hold.call, outcome="ok", usd=None))
-    assert books.flush()
+    assert books.flush(60)
     table = spending(store, "help", "user", since=datetime(2020, 1, 1))
     head, ann, bob, total = (each.split() for each in str(table).splitlines())
     assert head == ["user", "calls", "requests", "tokens", "in", "cached", "tokens", "out", "cost"]
@@ -121,7 +158,7 @@ def test_a_table_shows_itself_and_is_plain_json(store, books, make_hold):
 
 def test_only_what_is_recent_is_added_up_when_asked(store, books, make_hold):
     noted(books, make_hold)
-    assert books.flush()
+    assert books.flush(60)
     assert spending(store, "help", since=datetime.fromtimestamp(NOW, UTC)).rows
     assert not spending(store, "help", since=datetime.fromtimestamp(NOW + 1, UTC)).rows
     assert not spending(store, "help", since=timedelta(days=1)).rows

@@ -181,7 +181,7 @@ def test_a_stream_that_is_closed_or_forgotten_gives_its_place_back(model):
 
 def test_a_task_that_is_cancelled_while_it_waits_leaves_the_queue(model):
     release = threading.Event()
-    chain = limited(RunnableLambda(lambda _: release.wait(10)), concurrency=1)
+    chain = limited(RunnableLambda(lambda _: release.wait(60)), concurrency=1)
 
     async def scene():
         first = asyncio.create_task(chain.ainvoke("q"))
@@ -219,7 +219,7 @@ def test_concurrency_cannot_multiply_what_is_let_in_litellm_34732_40095(model, w
 
 def test_waiting_in_the_queue_ends_with_the_requests_deadline(model, drive):
     release = threading.Event()
-    chain = limited(RunnableLambda(lambda _: release.wait(20)), concurrency=1)
+    chain = limited(RunnableLambda(lambda _: release.wait(60)), concurrency=1)
     holder = threading.Thread(target=chain.invoke, args=("q",))
     holder.start()
     while not chain.stats().get("", {}).get("used", {}).get("concurrency"):
@@ -311,7 +311,7 @@ def test_each_key_has_the_declared_limits_for_itself(two_keys, tmp_path, drive):
             drive(model)
         with pytest.raises(Overloaded) as caught:
             drive(model)
-        assert caught.value.retry_after_s > 55
+        assert caught.value.retry_after_s > 30
         assert {tally.accepted for tally in server.tally.values()} == {2}
 
 
@@ -327,7 +327,7 @@ def test_the_providers_own_limits_are_kept_where_none_are_declared(two_keys, tmp
 
 
 def chainops_deadline(model):
-    return model.with_config(chainops.caller(deadline_s=2))
+    return model.with_config(chainops.caller(deadline_s=10))
 
 
 def test_a_waiting_call_goes_when_its_keys_rest_ends(two_keys, tmp_path):
@@ -336,9 +336,9 @@ def test_a_waiting_call_goes_when_its_keys_rest_ends(two_keys, tmp_path):
     with ModelServer("hello") as server:
         model, _ = served(server, tmp_path, "KEY_ONE")
         server.fail(Status(429, retry_after_s=1), times=1)
+        started = time.monotonic()
         with pytest.raises(Exception, match="rate limit"):
             model.invoke("q")
-        started = time.monotonic()
         assert model.invoke("q").content == "hello"
-        assert time.monotonic() - started > 0.5, "the server's wait was kept"
+        assert time.monotonic() - started > 0.9, "the server's wait was kept"
         assert len(server.requests) == 2

@@ -182,7 +182,7 @@ def test_a_key_that_rests_is_waited_for_or_refused_with_its_reason(clock, run_of
 
 
 def test_sixty_four_threads_are_never_more_than_the_seats_and_all_get_through(run_of, play):
-    pool, clock = pool_of({"seats": 5, "tokens": 100_000}), Clock()
+    pool, clock = pool_of({"seats": 5, "tokens": 100_000}, wait_s=60), Clock()
     lock, now, most, done = threading.Lock(), [0], [0], []
 
     def work():
@@ -207,7 +207,7 @@ def test_sixty_four_threads_are_never_more_than_the_seats_and_all_get_through(ru
 
 
 def test_tasks_of_several_loops_and_threads_wait_for_the_same_seats(run_of, play):
-    pool, clock, done = pool_of({"seats": 2}), Clock(), []
+    pool, clock, done = pool_of({"seats": 2}, wait_s=60), Clock(), []
 
     async def task():
         plan, reply = pool.enter(SEAT, run_of(clock), "m"), None
@@ -235,5 +235,5 @@ def test_tasks_of_several_loops_and_threads_wait_for_the_same_seats(run_of, play
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert sorted(done) == ["task"] * 30 + ["thread"] * 10
