@@ -21,7 +21,8 @@ class Options(TypedDict, total=False):
     limit: int | None
     """Only the first so many rows."""
     question: str
-    """The column that is the question."""
+    """The column that is the question. A table must have it in its header; elsewhere it is enough that one row has it:
+    the others are failed rows. What can be read only once is not looked at before."""
     retry_errors: bool
     """Ask rows again that failed before."""
     restart: bool

@@ -60,7 +60,8 @@ def run(
         What it came to. Failed rows are rows of the output.
 
     Raises:
-        InvalidInput: The rows cannot be read at all, or an option makes no sense.
+        InvalidInput: The rows cannot be read at all, none of them has the question's column, or an option makes no
+            sense.
         OutputTaken: The output exists and no journal says it is this run's; or another run is writing it.
         OtherRun: What was begun is a run with other rows, another chain or another way of asking.
         OSError: The disk is full, or the output cannot be written. What was done until then is kept.

@@ -19,7 +19,9 @@ def run(
     in_order: Annotated[bool, typer.Option("--in-order", help="Answers in the order of the rows.")] = False,
     format: Annotated[str | None, typer.Option(help="jsonl, csv or parquet; default: as --out ends.")] = None,  # noqa: A002
     limit: Annotated[int | None, typer.Option(help="Only the first so many rows.", min=1)] = None,
-    question: Annotated[str, typer.Option(help="The column that is the question.")] = "question",
+    question: Annotated[
+        str, typer.Option(help="The column that is the question; refused if no row has it.")
+    ] = "question",
     retry_errors: Annotated[bool, typer.Option("--retry-errors", help="Ask rows again that failed before.")] = False,
     restart: Annotated[
         bool, typer.Option("--restart", help="Drop what was done before; the output is replaced.")

@@ -84,11 +84,14 @@ def test_a_wrong_command_line_is_exit_status_2_and_one_line(run, folder):
         ("--in", "rows.jsonl", "--out", "rows.jsonl"),
         (*ROWS, "--via", "elsewhere"),
         (*ROWS, "--concurrency", "0"),
+        (*ROWS, "--question", "text"),
         ("--out", "out.jsonl"),
     ):
         told = run(*arguments, status=2).stderr.strip()
         assert told.startswith("chainops: ")
         assert len(told.splitlines()) == 1
+    assert "the columns question;" in run(*ROWS, "--question", "text", status=2).stderr
+    assert sorted(path.name for path in folder.iterdir()) == ["chain.yaml", "rows.jsonl"]
 
 
 def test_an_output_that_is_there_and_another_runs_journal_are_refused_with_the_next_move(run, folder, server):
