@@ -6,11 +6,11 @@ import csv
 import hashlib
 import io
 import json
+import math
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,10 +23,12 @@ from chainops.spec.errors import nearest
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
 """A longer line is not read into memory: it becomes a row with a problem."""
+CARRIED = frozenset({"id", "question"})
+"""Columns that every answer has, whether they are to be kept or not."""
 CALLER_FACTS = ("user", "tenant", "feature", "session")
 """Columns that say who asks. They go into the row's caller, not to the prompt."""
 _NAMES_READ, _NAMES_TOLD, _NAME_CHARS = 1000, 20, 60
-"""How many names of columns are kept and told, and how much of each, when the question's is not among them."""
+"""How many names of columns are remembered and told, and how much of each, when one is missing."""
 _PARQUET_ROWS = 256
 """How many rows of a Parquet file are in memory at once."""
 
@@ -45,6 +47,8 @@ class Row:
     facts: Mapping[str, str]
     """Fields of `Caller`."""
     problem: Exception | None = None
+    kept: Mapping[str, Any] = field(default_factory=dict)
+    """Columns that go into the output as they are."""
 
     @property
     def config(self) -> RunnableConfig:
@@ -65,22 +69,24 @@ class Source:
     question: str
     columns: Sequence[str] | None = None
     """Of a table with a header; None where each row has names of its own."""
+    keep: Sequence[str] = ()
 
     def rows(self) -> Iterator[Row]:
         for number, raw in enumerate(self.raw, start=1):
-            yield row_of(number, raw, self.question)
+            row = row_of(number, raw, self.question)
+            yield replace(row, kept=_kept(raw, self.keep)) if self.keep else row
 
 
-def source_of(rows: str | Path | Iterable[Any], *, question: str = "question") -> Source:
+def source_of(rows: str | Path | Iterable[Any], *, question: str = "question", keep: Sequence[str] = ()) -> Source:
     """Where rows come from: a path, or Python objects (dicts, or questions as strings).
 
     Reads a file once from start to end: for its digest, and to count its rows.
 
     Raises:
-        InvalidInput: No such file, of a kind that is not read, or no row has the question's column.
+        InvalidInput: No such file, of a kind that is not read, or no row has a column that is named.
         MissingExtra: A Parquet file, and pyarrow is not installed.
     """
-    source = _source_of(rows, question)
+    source = replace(_source_of(rows, question), keep=keep)
     if source.digest is not None:  # what can be read only once is not looked at before it is asked
         _check_columns(source)
     return source
@@ -109,22 +115,45 @@ def _check_columns(source: Source) -> None:
     say so themselves.
     """
     seen: dict[str, None] = {}
+    missing = {source.question, *source.keep}
     for raw in source.raw if source.columns is None else [dict.fromkeys(source.columns)]:
-        if isinstance(raw, str) or (isinstance(raw, Mapping) and source.question in raw):
+        names = _names(raw, source.question)
+        missing.difference_update(names)
+        if not missing:
             return
-        if isinstance(raw, Mapping) and len(seen) < _NAMES_READ:
-            seen.update(dict.fromkeys(map(str, raw)))
-    if not seen:
-        return
-    more = f" and {len(seen) - _NAMES_TOLD} more" if len(seen) > _NAMES_TOLD else ""
-    found = ", ".join(each[:_NAME_CHARS] for each in islice(seen, _NAMES_TOLD))
-    like = nearest(source.question, seen)
+        if len(seen) < _NAMES_READ:
+            seen.update(dict.fromkeys(names))
+    if seen:
+        raise _no_column(source, source.question if source.question in missing else min(missing), list(seen))
+
+
+def _names(raw: Any, question: str) -> list[str]:
+    """The columns of a row; none of one that cannot be read."""
+    if isinstance(raw, str):
+        return [question]
+    return [str(name) for name in raw] if isinstance(raw, Mapping) else []
+
+
+def _no_column(source: Source, name: str, names: list[str]) -> InvalidInput:
+    told = ", ".join(each[:_NAME_CHARS] for each in names[:_NAMES_TOLD])
+    more = f" and {len(names) - _NAMES_TOLD} more" if len(names) > _NAMES_TOLD else ""
+    option = "named by --question (question=)" if name == source.question else "in --keep (keep=)"
+    like = nearest(name, names)
     hint = f"; did you mean {like!r}?" if like else ""
-    raise InvalidInput(
-        source.name,
-        f"the columns {found}{more}",
-        f"{source.question!r} among them, or one of them named by --question (question=){hint}",
-    )
+    return InvalidInput(source.name, f"the columns {told}{more}", f"{name!r} among them, or one of them {option}{hint}")
+
+
+def _kept(raw: Any, keep: Sequence[str]) -> dict[str, Any]:
+    """The columns to be kept of a row, as JSON has them; None for what it does not have."""
+    found = raw if isinstance(raw, Mapping) else {}
+    return {name: _finite(found.get(name)) for name in keep if name not in CARRIED}
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no numbers like these: pandas' NaN is nothing."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
 
 
 def row_of(number: int, raw: Any, column: str) -> Row:

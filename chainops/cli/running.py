@@ -22,6 +22,9 @@ def run(
     question: Annotated[
         str, typer.Option(help="The column that is the question; refused if no row has it.")
     ] = "question",
+    keep: Annotated[
+        str, typer.Option(help="Columns that the answers carry beside row, id and question, with commas between.")
+    ] = "",
     retry_errors: Annotated[bool, typer.Option("--retry-errors", help="Ask rows again that failed before.")] = False,
     restart: Annotated[
         bool, typer.Option("--restart", help="Drop what was done before; the output is replaced.")
@@ -43,7 +46,8 @@ def run(
     from chainops.cli.asking import opened
 
     options: dict[str, Any] = {"concurrency": concurrency, "in_order": in_order, "format": format, "limit": limit}
-    options |= {"question": question, "retry_errors": retry_errors, "restart": restart}
+    options |= {"question": question, "keep": [name for each in keep.split(",") if (name := each.strip())]}
+    options |= {"retry_errors": retry_errors, "restart": restart}
     options |= {"via": via, "skip_wrappers": skip_wrappers}
     try:
         summary = run_rows(opened(chain), rows, out, **options)
