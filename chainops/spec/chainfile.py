@@ -18,7 +18,7 @@ from chainops.core.caller import Exposed
 from chainops.core.settings import Settings
 from chainops.memory.component import MemorySettings
 from chainops.models.providers import ModelSettings
-from chainops.spec.errors import Problem, listed, nearest, shown
+from chainops.spec.errors import Problem, listed, nearest, shown, shown_words
 from chainops.spec.registry import Wrapper, wrapper
 from chainops.spec.yaml import Path_, Source
 
@@ -283,6 +283,8 @@ def _told(model: type[BaseModel], value: Any, error: Any, at: Path_, source: Sou
         if not source.marks or (*at, *told, part) in source.marks:  # a shorthand leaves a word out
             told = (*told, part)
     kind, found = error["type"], shown(inside)
+    if error["loc"] and error["loc"][-1] == "[key]":
+        found = repr(error["loc"][-2])
     if kind == "extra_forbidden":
         options = list(kinds.values()) if fields in kinds.values() else [fields] if fields else []
         words = [field.alias or name for each in options for name, field in each.model_fields.items()]
@@ -297,9 +299,31 @@ def _told(model: type[BaseModel], value: Any, error: Any, at: Path_, source: Sou
         like = nearest(inside, words) if isinstance(inside, str) else None
         return _problem(source, (*at, *told), found, expected, like)
     if kind == "value_error":
-        rule, found = expected.removeprefix("expected "), found if told else "something else"
+        rule = expected.removeprefix("expected ")
+        if at and not told and isinstance(inside, Mapping):  # a rule about all that is said of a wrapper
+            found = shown_words(inside)
         return replace(_problem(source, (*at, *told), found, rule), is_rule=rule == expected)
-    return _problem(source, (*at, *told), found, expected)
+    known = [fields, *kinds.values(), _model_of(fields, error["loc"][-1])[0] if error["loc"] else None]
+    return _problem(source, (*at, *told), found, _kind_expected(error, known) or expected)
+
+
+def _kind_expected(error: Any, known: Iterable[type[BaseModel] | None]) -> str | None:
+    """What pydantic expects, without its names of Python types; None where it says so itself."""
+    kind, facts = error["type"], error.get("ctx", {})
+    if kind in ("tuple_type", "list_type", "set_type", "frozen_set_type"):
+        return "a list"
+    if kind == "too_short":
+        return f"at least {facts['min_length']} in it"
+    if kind == "dict_type":
+        return "a mapping, such as `{name: ...}`"
+    if kind in ("model_type", "model_attributes_type"):
+        settings = next((each for each in known if each is not None and each.__name__ == facts["class_name"]), None)
+        needed = {} if settings is None else settings.model_fields
+        word = next(
+            (field.alias or name for name, field in needed.items() if field.is_required()), next(iter(needed), "name")
+        )
+        return f"a mapping, such as `{{{word}: ...}}`"
+    return None
 
 
 def _model_of(model: type[BaseModel] | None, word: Any) -> tuple[type[BaseModel] | None, dict[str, type[BaseModel]]]:
