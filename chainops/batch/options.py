@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from chainops.batch.formats import Format
     from chainops.batch.openai_api import OpenAIBatch
 
@@ -21,7 +23,11 @@ class Options(TypedDict, total=False):
     limit: int | None
     """Only the first so many rows."""
     question: str
-    """The column that is the question."""
+    """The column that is the question. A table must have it in its header; elsewhere it is enough that one row has it:
+    the others are failed rows. What can be read only once is not looked at before."""
+    keep: Sequence[str]
+    """Columns of the rows that their answers carry under the same name, beside `row` (the number of the row) and `id`,
+    which they always do. A row without one has nothing there; in CSV and Parquet they are text."""
     retry_errors: bool
     """Ask rows again that failed before."""
     restart: bool

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -38,16 +38,24 @@ COLUMNS = {
 """Of CSV and Parquet. What is a list or an object in JSON lines is JSON text here; nothing is an empty cell."""
 
 
-def write(path: Path, lines: Iterable[bytes], kind: Format) -> None:
-    """Write records (JSON lines) to `path`: to a file beside it first, which then takes its name at once."""
+TAKEN = {*COLUMNS, "tokens", "error", "batch"}
+"""Names that a record or a table has for itself."""
+
+
+def write(path: Path, lines: Iterable[bytes], kind: Format, keep: Sequence[str] = ()) -> None:
+    """Write records (JSON lines) to `path`: to a file beside it first, which then takes its name at once.
+
+    Args:
+        keep: Columns of the input that the records carry.
+    """
     beside = path.with_name(f".{path.name}.writing")
     try:
         if kind == "parquet":
-            _parquet(beside, lines)
+            _parquet(beside, lines, keep)
         else:
             with opened(beside, "wb", packed=is_packed(path)) as file:
                 if kind == "csv":
-                    _csv(file, lines)
+                    _csv(file, lines, keep)
                 else:
                     file.writelines(lines)
         _force(beside)
@@ -66,10 +74,18 @@ def _force(path: Path) -> None:
         os.close(handle)
 
 
-def flat(record: dict[str, Any]) -> dict[str, Any]:
+def columns(keep: Sequence[str]) -> dict[str, str]:
+    """Of CSV and Parquet, with those of the input that are carried behind the question. Their cells are text."""
+    told = dict.fromkeys(keep, _TEXT)
+    first = {name: COLUMNS[name] for name in ("row", "id", "question")}
+    return {**first, **told, **COLUMNS}
+
+
+def flat(record: dict[str, Any], keep: Sequence[str] = ()) -> dict[str, Any]:
     """A record as one row of cells."""
     error = record["error"] or {}
     told = {name: record.get(name) for name in COLUMNS}
+    told |= {name: _text(record.get(name)) for name in keep}
     told |= {"input_tokens": record["tokens"]["input"], "output_tokens": record["tokens"]["output"]}
     told |= {f"error_{name}": error.get(name) for name in ("type", "message", "kind")}
     for name in ("reasons", "sources", "data"):
@@ -78,21 +94,26 @@ def flat(record: dict[str, Any]) -> dict[str, Any]:
     return told
 
 
-def _csv(file: IO[bytes], lines: Iterable[bytes]) -> None:
+def _text(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _csv(file: IO[bytes], lines: Iterable[bytes], keep: Sequence[str]) -> None:
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-    writer = csv.DictWriter(text, COLUMNS)
+    writer = csv.DictWriter(text, columns(keep))
     writer.writeheader()
-    writer.writerows(flat(json.loads(line)) for line in lines)
+    writer.writerows(flat(json.loads(line), keep) for line in lines)
     text.flush()
     text.detach()
 
 
-def _parquet(path: Path, lines: Iterable[bytes]) -> None:
+def _parquet(path: Path, lines: Iterable[bytes], keep: Sequence[str]) -> None:
     arrow, parquet = pyarrow(), pyarrow("pyarrow.parquet")
-    schema = arrow.schema([(name, getattr(arrow, kind)()) for name, kind in COLUMNS.items()])
+    schema = arrow.schema([(name, getattr(arrow, kind)()) for name, kind in columns(keep).items()])
     with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
         for group in _groups(lines):
-            writer.write_table(arrow.Table.from_pylist([flat(json.loads(line)) for line in group], schema=schema))
+            rows = [flat(json.loads(line), keep) for line in group]
+            writer.write_table(arrow.Table.from_pylist(rows, schema=schema))
 
 
 def _groups(lines: Iterable[bytes]) -> Iterator[list[bytes]]:

@@ -6,9 +6,11 @@ import csv
 import hashlib
 import io
 import json
+import math
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,11 +19,16 @@ from langchain_core.runnables import RunnableConfig
 from chainops.batch.formats import Format, format_of, opened, pyarrow
 from chainops.core.caller import caller
 from chainops.core.errors import InvalidInput
+from chainops.spec.errors import nearest
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
 """A longer line is not read into memory: it becomes a row with a problem."""
+CARRIED = frozenset({"id", "question"})
+"""Columns that every answer has, whether they are to be kept or not."""
 CALLER_FACTS = ("user", "tenant", "feature", "session")
 """Columns that say who asks. They go into the row's caller, not to the prompt."""
+_NAMES_READ, _NAMES_TOLD, _NAME_CHARS = 1000, 20, 60
+"""How many names of columns are remembered and told, and how much of each, when one is missing."""
 _PARQUET_ROWS = 256
 """How many rows of a Parquet file are in memory at once."""
 
@@ -40,6 +47,8 @@ class Row:
     facts: Mapping[str, str]
     """Fields of `Caller`."""
     problem: Exception | None = None
+    kept: Mapping[str, Any] = field(default_factory=dict)
+    """Columns that go into the output as they are."""
 
     @property
     def config(self) -> RunnableConfig:
@@ -58,34 +67,93 @@ class Source:
     """How many rows; None where that is known only at their end."""
     raw: Iterable[Any]
     question: str
+    columns: Sequence[str] | None = None
+    """Of a table with a header; None where each row has names of its own."""
+    keep: Sequence[str] = ()
 
     def rows(self) -> Iterator[Row]:
         for number, raw in enumerate(self.raw, start=1):
-            yield row_of(number, raw, self.question)
+            row = row_of(number, raw, self.question)
+            yield replace(row, kept=_kept(raw, self.keep)) if self.keep else row
 
 
-def source_of(rows: str | Path | Iterable[Any], *, question: str = "question") -> Source:
+def source_of(rows: str | Path | Iterable[Any], *, question: str = "question", keep: Sequence[str] = ()) -> Source:
     """Where rows come from: a path, or Python objects (dicts, or questions as strings).
 
     Reads a file once from start to end: for its digest, and to count its rows.
 
     Raises:
-        InvalidInput: No such file, or of a kind that is not read.
+        InvalidInput: No such file, of a kind that is not read, or no row has a column that is named.
         MissingExtra: A Parquet file, and pyarrow is not installed.
     """
+    source = replace(_source_of(rows, question), keep=keep)
+    if source.digest is not None:  # what can be read only once is not looked at before it is asked
+        _check_columns(source)
+    return source
+
+
+def _source_of(rows: str | Path | Iterable[Any], question: str) -> Source:
     if isinstance(rows, str | Path):
         path = Path(rows)
         if not path.is_file():
             raise InvalidInput(str(path), "no file", "a file of rows: .jsonl, .csv, .parquet or .txt")
         kind = format_of(path)
         file = _File(path, kind)
-        return Source(str(path), _digest_of_file(path), file.count(), file, question)
+        return Source(str(path), _digest_of_file(path), file.count(), file, question, file.columns())
     if hasattr(rows, "to_dict") and hasattr(rows, "columns"):  # a pandas table, without importing pandas
         rows = cast("list[Any]", rows.to_dict("records"))
     if isinstance(rows, Sequence):
         told = json.dumps(list(rows), sort_keys=True, default=repr).encode("utf-8", "surrogatepass")
         return Source("the rows", hashlib.sha256(told).hexdigest(), len(rows), rows, question)
     return Source("the rows", None, None, cast("Iterable[Any]", rows), question)
+
+
+def _check_columns(source: Source) -> None:
+    """A wrong name is told once, before anything is asked, and not by every row.
+
+    A table's header decides; elsewhere the rows are read up to the first that has the column. Rows that cannot be read
+    say so themselves.
+    """
+    seen: dict[str, None] = {}
+    missing = {source.question, *source.keep}
+    for raw in source.raw if source.columns is None else [dict.fromkeys(source.columns)]:
+        names = _names(raw, source.question)
+        missing.difference_update(names)
+        if not missing:
+            return
+        if len(seen) < _NAMES_READ:
+            seen.update(dict.fromkeys(names))
+    if seen:
+        raise _no_column(source, source.question if source.question in missing else min(missing), list(seen))
+
+
+def _names(raw: Any, question: str) -> list[str]:
+    """The columns of a row; none of one that cannot be read."""
+    if isinstance(raw, str):
+        return [question]
+    return [str(name) for name in raw] if isinstance(raw, Mapping) else []
+
+
+def _no_column(source: Source, name: str, names: list[str]) -> InvalidInput:
+    told = ", ".join(each[:_NAME_CHARS] for each in names[:_NAMES_TOLD])
+    more = f" and {len(names) - _NAMES_TOLD} more" if len(names) > _NAMES_TOLD else ""
+    option = "named by --question (question=)" if name == source.question else "in --keep (keep=)"
+    like = nearest(name, names)
+    hint = f"; did you mean {like!r}?" if like else ""
+    return InvalidInput(source.name, f"the columns {told}{more}", f"{name!r} among them, or one of them {option}{hint}")
+
+
+def _kept(raw: Any, keep: Sequence[str]) -> dict[str, Any]:
+    """The columns to be kept of a row, as JSON has them; None for what it does not have."""
+    found = raw if isinstance(raw, Mapping) else {}
+    return {name: _finite(found.get(name)) for name in keep if name not in CARRIED}
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no numbers like these: pandas' NaN is nothing."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
 
 
 def row_of(number: int, raw: Any, column: str) -> Row:
@@ -155,6 +223,19 @@ class _File:
         except (EOFError, zlib.error, OSError):
             return None
 
+    def columns(self) -> list[str] | None:
+        """The names in its header; None where it has none, or it cannot be read."""
+        if self.kind == "parquet":
+            return list(self._open_parquet().schema_arrow.names)
+        if self.kind != "csv":
+            return None
+        try:
+            with self._csv_cells() as cells:
+                names: list[str] = next(cells, [])
+                return names
+        except (EOFError, zlib.error, OSError, csv.Error):
+            return None
+
     def _jsonl(self) -> Iterator[Any]:
         with opened(self.path, "rb") as file:
             for line in _lines(file):
@@ -176,14 +257,18 @@ class _File:
                 if isinstance(line, Exception) or line.strip():
                     yield line if isinstance(line, Exception) else _decoded(line, self.path)
 
-    def _csv(self) -> Iterator[Any]:
+    @contextmanager
+    def _csv_cells(self) -> Iterator[Any]:
         csv.field_size_limit(MAX_LINE_BYTES)
         with (
             opened(self.path, "rb") as file,
             io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text,
         ):
-            reader = csv.reader(text)
-            names = next(reader, [])
+            yield csv.reader(text)
+
+    def _csv(self) -> Iterator[Any]:
+        with self._csv_cells() as reader:
+            names: list[str] = next(reader, [])
             while True:
                 try:
                     cells = next(reader)

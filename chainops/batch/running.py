@@ -7,9 +7,10 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from contextvars import copy_context
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
@@ -18,11 +19,11 @@ from chainops.batch.formats import Format, format_of, pyarrow
 from chainops.batch.journal import SYNC_EVERY_S, Journal
 from chainops.batch.lock import locked
 from chainops.batch.options import Options
-from chainops.batch.output import write
+from chainops.batch.output import TAKEN, write
 from chainops.batch.parts import left_behind
 from chainops.batch.progress import Pace, shown
 from chainops.batch.records import OutputTaken, Stopped, answered, failed
-from chainops.batch.rows import Row, Source, source_of
+from chainops.batch.rows import CARRIED, Row, Source, source_of
 from chainops.batch.summary import Summary, summary_of
 from chainops.batch.workers import workers
 from chainops.core.errors import AllRoutesFailed, CallRefused, InvalidInput
@@ -52,7 +53,8 @@ def run(
         chain: A chain, or the path of a chain file.
         rows: The path of a .jsonl, .csv, .parquet or .txt file (.gz too), or dicts or questions. A row has a
             `question`, and may have `id`, `history`, what the prompt asks for, and who asks: `user`, `tenant`,
-            `feature`, `session`. Rows are asked at the same time: turns of one session are better given as `history`.
+            `feature`, `session`; the answers carry `id`, and what `keep` names. Rows are asked at the same time:
+            turns of one session are better given as `history`.
         out: Where the answers go. It appears when all is done, whole.
         options: See `Options`.
 
@@ -60,7 +62,8 @@ def run(
         What it came to. Failed rows are rows of the output.
 
     Raises:
-        InvalidInput: The rows cannot be read at all, or an option makes no sense.
+        InvalidInput: The rows cannot be read at all, none of them has the question's column, or an option makes no
+            sense.
         OutputTaken: The output exists and no journal says it is this run's; or another run is writing it.
         OtherRun: What was begun is a run with other rows, another chain or another way of asking.
         OSError: The disk is full, or the output cannot be written. What was done until then is kept.
@@ -115,6 +118,7 @@ class Runner:
         format: Format | None = None,  # noqa: A002
         limit: int | None = None,
         question: str = "question",
+        keep: Sequence[str] = (),
         retry_errors: bool = False,
         restart: bool = False,
         via: Literal["openai-batch"] | OpenAIBatch | None = None,
@@ -131,7 +135,7 @@ class Runner:
         self.concurrency, self.in_order, self.limit = concurrency, in_order, limit
         self.retry_errors, self.restart, self.progress = retry_errors, restart, progress
         self.via = _provider(via, self.chain, skip_wrappers=skip_wrappers)
-        self._rows, self._question = rows, question
+        self._rows, self._question, self._kept = rows, question, _names_to_keep(keep, question)
         self._wanted = self.chain.site.prompt.variables | {"question", "history"}
         self.is_stopping = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -163,7 +167,7 @@ class Runner:
         began = time.monotonic()
         with ExitStack() as open_until_done:
             open_until_done.enter_context(locked(self._beside("lock"), self.out))
-            self.source = await asyncio.to_thread(source_of, self._rows, question=self._question)
+            self.source = await asyncio.to_thread(source_of, self._rows, question=self._question, keep=self._kept)
             self.journal = open_until_done.enter_context(await asyncio.to_thread(self._open_journal))
             if self.journal.damaged:
                 self.notes.append(f"{self.journal.damaged} damaged lines of the journal: those rows were asked again")
@@ -179,7 +183,7 @@ class Runner:
             if self.is_stopping:
                 return self._summary(time.monotonic() - began, is_stopped=True)
             self._task = None  # what is left is quick: interrupts come too late now
-            await asyncio.to_thread(write, self.out, self.journal.lines(in_order=self.in_order), self.kind)
+            await asyncio.to_thread(write, self.out, self.journal.lines(in_order=self.in_order), self.kind, self._kept)
             summary = self._summary(time.monotonic() - began)
             if not summary.failed and not self._is_limited:
                 self._beside("partial").unlink()
@@ -206,7 +210,7 @@ class Runner:
                 continue
             # What the prompt does not ask for would only make equal questions differ in a cache.
             value = {name: each for name, each in row.value.items() if name in self._wanted}
-            yield Row(row.number, row.id, row.question, value, row.facts)
+            yield replace(row, value=value)
 
     def wants(self, row: int) -> bool:
         """Whether a row is to be asked: it has no result yet, or failed and is to be asked again."""
@@ -288,6 +292,7 @@ class Runner:
             "input": self.source.digest,
             "chain": self.chain.site.digest,
             "question column": self._question,
+            "choice of columns to keep (--keep)": list(self._kept),
             "way of asking (--via)": "chain" if self.via is None else "openai-batch",
         }
         if self.restart:
@@ -308,6 +313,19 @@ class Runner:
     @property
     def _is_limited(self) -> bool:
         return self.limit is not None and (self.source.total is None or self.limit < self.source.total)
+
+
+def _names_to_keep(keep: Sequence[str], question: str) -> tuple[str, ...]:
+    """Each once.
+
+    Raises:
+        InvalidInput: One is called like something else in the answers.
+    """
+    names = tuple(dict.fromkeys((keep,) if isinstance(keep, str) else keep))
+    carried = CARRIED if question == "question" else {"id"}
+    if taken := [each for each in names if each in TAKEN - carried]:
+        raise InvalidInput("keep", repr(taken[0]), "a column that is not called like one of the answers; rename it")
+    return names
 
 
 def _provider(via: Any, chain: Chain, *, skip_wrappers: bool) -> Any:

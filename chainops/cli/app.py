@@ -31,6 +31,9 @@ app.add_typer(cache, name="cache")
 app.add_typer(routing.app, name="route")
 
 ChainPath = Annotated[Path, typer.Argument(help="The chain file.", exists=True, dir_okay=False, show_default=False)]
+User = Annotated[str | None, typer.Option(help="Who asks.")]
+Tenant = Annotated[str | None, typer.Option(help="On whose behalf: the customer, or the team.")]
+Feature = Annotated[str | None, typer.Option(help="What the answer is for, such as help or search.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 
 
@@ -94,7 +97,9 @@ def ask(
     question: Annotated[str, typer.Argument(help="The question; - reads it from standard input.")],
     stream: Annotated[bool, typer.Option("--stream", help="Print the answer as it comes.")] = False,
     as_json: AsJson = False,
-    user: Annotated[str | None, typer.Option(help="Who asks.")] = None,
+    user: User = None,
+    tenant: Tenant = None,
+    feature: Feature = None,
     session: Annotated[str | None, typer.Option(help="Continue this conversation.")] = None,
     cache: Annotated[str, typer.Option(help="use, refresh or bypass what was answered before.")] = "use",
     deadline_s: Annotated[float | None, typer.Option(help="Seconds until an answer is of no use.", min=0.001)] = None,
@@ -102,7 +107,8 @@ def ask(
     """Ask a chain one question."""
     from chainops.cli import asking
 
-    facts = {"user": user, "session": session, "cache": asking.cache_word(cache), "deadline_s": deadline_s}
+    who = {"user": user, "tenant": tenant, "feature": feature, "session": session}
+    facts = {**who, "cache": asking.cache_word(cache), "deadline_s": deadline_s}
     asking.ask(chain, asking.question_of(question), facts, stream=stream, as_json=as_json)
 
 
@@ -110,12 +116,14 @@ def ask(
 def chat(
     chain: ChainPath,
     session: Annotated[str | None, typer.Option(help="Continue this conversation; default: a new one.")] = None,
-    user: Annotated[str | None, typer.Option(help="Who asks.")] = None,
+    user: User = None,
+    tenant: Tenant = None,
+    feature: Feature = None,
 ) -> None:
     """Talk with a chain. An empty line or Ctrl-D ends."""
     from chainops.cli import asking
 
-    asking.chat(chain, session=session, user=user)
+    asking.chat(chain, session=session, facts={"user": user, "tenant": tenant, "feature": feature})
 
 
 @app.command()

@@ -71,7 +71,7 @@ def _stream(chain: Chain, question: str, config: Any, *, as_json: bool) -> None:
         typer.echo(answer_text(Answer.of(whole))[len(str(whole.text)) :])
 
 
-def chat(path: Path, *, session: str | None, user: str | None) -> None:
+def chat(path: Path, *, session: str | None, facts: dict[str, Any]) -> None:
     chain = opened(path)
     session = session or f"chat-{uuid.uuid4().hex[:8]}"
     typer.echo(f"{chain.declared.name}, session {session}. An empty line ends.")
@@ -83,7 +83,7 @@ def chat(path: Path, *, session: str | None, user: str | None) -> None:
             return
         if not question.strip():
             return
-        _one_turn(chain, question, caller(session=session, user=user))
+        _one_turn(chain, question, caller(session=session, **facts))
 
 
 def _one_turn(chain: Chain, question: str, config: Any) -> None:

@@ -20,7 +20,8 @@ def check(path: Path, *, as_json: bool) -> bool:
     try:
         chain = load(path)
     except ChainFileError as error:
-        problems = [str(each) for each in error.problems]
+        inside = "" if Path(error.place).resolve() == path.resolve() else f"{error.place}: "  # a chain that is a route
+        problems = [f"{inside}{each}" for each in error.problems]
     except ChainopsError as error:
         problems = [str(error)]
     else:

@@ -19,7 +19,12 @@ def run(
     in_order: Annotated[bool, typer.Option("--in-order", help="Answers in the order of the rows.")] = False,
     format: Annotated[str | None, typer.Option(help="jsonl, csv or parquet; default: as --out ends.")] = None,  # noqa: A002
     limit: Annotated[int | None, typer.Option(help="Only the first so many rows.", min=1)] = None,
-    question: Annotated[str, typer.Option(help="The column that is the question.")] = "question",
+    question: Annotated[
+        str, typer.Option(help="The column that is the question; refused if no row has it.")
+    ] = "question",
+    keep: Annotated[
+        str, typer.Option(help="Columns that the answers carry beside row, id and question, with commas between.")
+    ] = "",
     retry_errors: Annotated[bool, typer.Option("--retry-errors", help="Ask rows again that failed before.")] = False,
     restart: Annotated[
         bool, typer.Option("--restart", help="Drop what was done before; the output is replaced.")
@@ -41,7 +46,8 @@ def run(
     from chainops.cli.asking import opened
 
     options: dict[str, Any] = {"concurrency": concurrency, "in_order": in_order, "format": format, "limit": limit}
-    options |= {"question": question, "retry_errors": retry_errors, "restart": restart}
+    options |= {"question": question, "keep": [name for each in keep.split(",") if (name := each.strip())]}
+    options |= {"retry_errors": retry_errors, "restart": restart}
     options |= {"via": via, "skip_wrappers": skip_wrappers}
     try:
         summary = run_rows(opened(chain), rows, out, **options)

@@ -7,7 +7,7 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextvars import copy_context
 from dataclasses import replace
 from typing import Any
@@ -27,6 +27,8 @@ _LOOK_S = 0.1
 """How often a winner whose reader is slow looks whether it was given up."""
 _CLEANUP_S = 5.0
 _END = object()
+_News = tuple[int, BaseException | None]
+"""The position of a route, and None for its first word, or its failure."""
 
 
 class _Entry:
@@ -39,8 +41,51 @@ class _Entry:
         self.config: RunnableConfig = child_config(run, run.scope(watched=True, report=self.report, terms=terms))
 
 
-def _all_failed(step: Race) -> Exception:
-    return step.errors[min(step.errors)]
+def course(step: Race, start: Callable[[], None]) -> Generator[float | None, _News | None, int]:
+    """How a race goes until somebody speaks, in threads and in tasks alike.
+
+    Args:
+        start: Called when it is the next route's turn.
+
+    Yields:
+        For how many seconds to listen; None: until something is heard. It is sent the position of who was heard, with
+        the error where that one failed; None for silence.
+
+    Returns:
+        The position of who spoke first.
+
+    Raises:
+        Exception: Of the first route, where no other may mend it, or of the first in order, where all failed.
+    """
+    start()
+    began_s = time.monotonic()
+    started, next_at_s = 1, began_s + step.after_s
+    while True:
+        may_start = started < len(step.calls)
+        heard = yield max(0.0, next_at_s - time.monotonic()) if may_start else None
+        if heard is None:
+            is_due = time.monotonic() >= next_at_s
+        else:
+            position, error = heard
+            if error is None:
+                step.spoke_after_s = time.monotonic() - began_s
+                return position
+            _note_failure(step, position, error)
+            is_due = True
+        if may_start and is_due:
+            start()
+            started, next_at_s = started + 1, time.monotonic() + step.after_s
+
+
+def _note_failure(step: Race, position: int, error: BaseException) -> None:
+    """Raise the failure that ends the race, if this one does."""
+    if not isinstance(error, Exception):
+        raise error
+    step.errors[position] = error
+    if position == 0 and not step.can_mend(error):
+        raise error
+    if len(step.errors) == len(step.calls):
+        raise step.errors[min(step.errors)]
 
 
 # Sync
@@ -112,11 +157,15 @@ class _Thread(_Entry):
 def race(step: Race, run: Run, *, streaming: bool) -> Generator[Any, None, Any]:
     """Play a race. Yields the winner's chunks when streaming; gives its whole answer."""
     run.check_deadline()
-    news: queue.SimpleQueue[tuple[int, BaseException | None]] = queue.SimpleQueue()
-    entries = [_Thread(step, run, 0, news, streaming=streaming)]
+    news: queue.SimpleQueue[_News] = queue.SimpleQueue()
+    entries: list[_Thread] = []
+
+    def start() -> None:
+        entries.append(_Thread(step, run, len(entries), news, streaming=streaming))
+
     try:
-        winner = _first_to_speak(step, run, entries, news, streaming=streaming)
-        step.winner = winner.position
+        step.winner = _first_to_speak(course(step, start), run, news)
+        winner = entries[step.winner]
         for each in entries:
             each.decide(won=each is winner)
         yield from _said(winner, run, streaming=streaming)
@@ -128,36 +177,23 @@ def race(step: Race, run: Run, *, streaming: bool) -> Generator[Any, None, Any]:
     return step.received
 
 
-def _first_to_speak(
-    step: Race, run: Run, entries: list[_Thread], news: queue.SimpleQueue[tuple[int, Any]], *, streaming: bool
-) -> _Thread:
-    began = time.monotonic()
-    next_at = began + step.after_s
-    while True:
-        may_start = len(entries) < len(step.calls)
-        waits = [max(0.0, next_at - time.monotonic())] if may_start else []
-        if (remaining := run.remaining_s) is not None:
-            waits.append(remaining)
-        try:
-            position, error = news.get(timeout=min(waits, default=None))
-        except queue.Empty:
-            run.check_deadline()
-            is_due = time.monotonic() >= next_at
-        else:
-            if error is None:
-                step.spoke_after_s = time.monotonic() - began
-                return entries[position]
-            if not isinstance(error, Exception):
-                raise error
-            step.errors[position] = error
-            if position == 0 and not step.can_mend(error):
-                raise error
-            if len(step.errors) == len(step.calls):
-                raise _all_failed(step)
-            is_due = True
-        if may_start and is_due:
-            entries.append(_Thread(step, run, len(entries), news, streaming=streaming))
-            next_at = time.monotonic() + step.after_s
+def _first_to_speak(going: Generator[float | None, _News | None, int], run: Run, news: queue.SimpleQueue[_News]) -> int:
+    try:
+        wait_s = next(going)
+        while True:
+            wait_s = going.send(_heard(run, news, wait_s))
+    except StopIteration as end:
+        winner: int = end.value
+        return winner
+
+
+def _heard(run: Run, news: queue.SimpleQueue[_News], wait_s: float | None) -> _News | None:
+    waits = [each for each in (wait_s, run.remaining_s) if each is not None]
+    try:
+        return news.get(timeout=min(waits, default=None))
+    except queue.Empty:
+        run.check_deadline()
+        return None
 
 
 def _said(winner: _Thread, run: Run, *, streaming: bool) -> Generator[Any, None, None]:
@@ -251,11 +287,15 @@ class _Task(_Entry):
 async def arace(step: Race, run: Run, *, streaming: bool) -> AsyncGenerator[Any, None]:
     """The async twin of `race`; the whole answer is `step.received`."""
     run.check_deadline()
-    news: asyncio.Queue[tuple[int, Exception | None]] = asyncio.Queue()
-    entries = [_Task(step, run, 0, news, streaming=streaming)]
+    news: asyncio.Queue[_News] = asyncio.Queue()
+    entries: list[_Task] = []
+
+    def start() -> None:
+        entries.append(_Task(step, run, len(entries), news, streaming=streaming))
+
     try:
-        winner = await _afirst_to_speak(step, run, entries, news, streaming=streaming)
-        step.winner = winner.position
+        step.winner = await _afirst_to_speak(course(step, start), run, news)
+        winner = entries[step.winner]
         for each in entries:
             if each is not winner:
                 each.task.cancel()
@@ -278,37 +318,29 @@ async def _ended(tasks: set[asyncio.Task[None]]) -> None:
             await asyncio.wait(left, timeout=wait_s)
 
 
-async def _within(news: asyncio.Queue[Any], timeout_s: float | None) -> Any:
-    return await asyncio.wait_for(news.get(), timeout_s)
-
-
 async def _afirst_to_speak(
-    step: Race, run: Run, entries: list[_Task], news: asyncio.Queue[tuple[int, Any]], *, streaming: bool
-) -> _Task:
-    began = time.monotonic()
-    next_at = began + step.after_s
-    while True:
-        may_start = len(entries) < len(step.calls)
-        wait_s = max(0.0, next_at - time.monotonic()) if may_start else None
-        try:
-            told: tuple[int, Any] = await in_time(run, _within, news, wait_s)
-        except TimeoutError:
-            run.check_deadline()
-            is_due = True
-        else:
-            position, error = told
-            if error is None:
-                step.spoke_after_s = time.monotonic() - began
-                return entries[position]
-            step.errors[position] = error
-            if position == 0 and not step.can_mend(error):
-                raise error
-            if len(step.errors) == len(step.calls):
-                raise _all_failed(step)
-            is_due = True
-        if may_start and is_due:
-            entries.append(_Task(step, run, len(entries), news, streaming=streaming))
-            next_at = time.monotonic() + step.after_s
+    going: Generator[float | None, _News | None, int], run: Run, news: asyncio.Queue[_News]
+) -> int:
+    try:
+        wait_s = next(going)
+        while True:
+            wait_s = going.send(await _aheard(run, news, wait_s))
+    except StopIteration as end:
+        winner: int = end.value
+        return winner
+
+
+async def _aheard(run: Run, news: asyncio.Queue[_News], wait_s: float | None) -> _News | None:
+    try:
+        told: _News = await in_time(run, _within, news, wait_s)
+    except TimeoutError:
+        run.check_deadline()
+        return None
+    return told
+
+
+async def _within(news: asyncio.Queue[_News], timeout_s: float | None) -> _News:
+    return await asyncio.wait_for(news.get(), timeout_s)
 
 
 async def _asaid(winner: _Task, run: Run, *, streaming: bool) -> AsyncGenerator[Any, None]:

@@ -80,11 +80,16 @@ class Site:
         self.caches_of: dict[tuple[int, str | None], SemanticCache] = {}
         """The same, by the model that a route further out chose, too."""
 
+    @property
+    def place(self) -> str:
+        """What messages call it: its file, or its name where it has none."""
+        return str(self.files[-1]) if self.files else self.declared.name
+
     def chain(self, path: str) -> Chain:
         """The chain of another file, as a route of this one.
 
         Raises:
-            ChainFileError: It cannot be read, or leads back to this one.
+            ChainFileError: It cannot be read or understood.
         """
         from chainops.spec.chain import load_route
 
@@ -106,7 +111,7 @@ class Site:
             problem = Problem(
                 key=f"pipeline.{position}", found="`stale_cache` without a cache", expected="`cache` in the pipeline"
             )
-            raise ChainFileError(self.declared.name, [problem])
+            raise ChainFileError(self.place, [problem])
         place = max((each for each in places if each < position), default=places[0])
         return StaleAnswers(cache=lambda: self.caches_of.get((place, model)) or self.caches[place], name="stale_cache")
 
@@ -298,8 +303,8 @@ class Site:
         for each in self.declared.pipeline[position + 1 :]:
             known = wrapper(each.word)
             assert known is not None
-            told |= {path: self.chain(path).site.digest for path in known.chains_named(each.settings)}
-            told |= {path: _digest_of(self.base / path) for path in known.files_named(each.settings)}
+            told |= {path: self.chain(path).site.digest for _, path in known.chains_named(each.settings)}
+            told |= {path: _digest_of(self.base / path) for _, path in known.files_named(each.settings)}
         return told
 
 

@@ -228,8 +228,7 @@ def load(path: str | Path) -> Chain:
         ChainFileError: Every problem of the file, with line, column and the nearest valid word.
         PromptInvalid, PromptNotFound: The prompt it names cannot be used.
     """
-    place = Path(path)
-    return _chain(understand(chain_yaml.read(place)), place.parent, None, files=(place.resolve(),))
+    return _read(Path(path))
 
 
 def load_route(path: Path, named_by: tuple[Path, ...]) -> Chain:
@@ -239,14 +238,15 @@ def load_route(path: Path, named_by: tuple[Path, ...]) -> Chain:
         named_by: The files that lead to it, the outermost first.
 
     Raises:
-        ChainFileError: As for `load`; or the file is one of those.
+        ChainFileError: As for `load`.
     """
-    place = path.resolve()
-    if place in named_by:
-        way = " → ".join(each.name for each in (*named_by, place))
-        problem = Problem(key="chain", found=f"a circle: {way}", expected="routes that lead to other chains")
-        raise ChainFileError(str(path), [problem])
-    return _chain(understand(chain_yaml.read(path)), path.parent, None, files=(*named_by, place), is_route=True)
+    return _read(path, named_by, is_route=True)
+
+
+def _read(path: Path, named_by: tuple[Path, ...] = (), *, is_route: bool = False) -> Chain:
+    files = (*named_by, path.resolve())
+    declared = understand(chain_yaml.read(path), path.parent, files)
+    return _chain(declared, path.parent, None, files=files, is_route=is_route)
 
 
 def declare(words: Mapping[str, Any], *, base: str | Path = ".", documents: Sequence[Any] | None = None) -> Chain:
@@ -262,7 +262,7 @@ def declare(words: Mapping[str, Any], *, base: str | Path = ".", documents: Sequ
     said = {"chainops": 1, **words}
     if documents is not None:
         said["knowledge"] = {"documents": [], **said.get("knowledge", {})}
-    return _chain(understand(chain_yaml.Source("declared chain", said)), Path(base), documents)
+    return _chain(understand(chain_yaml.Source("declared chain", said), Path(base)), Path(base), documents)
 
 
 def _chain(
@@ -291,7 +291,7 @@ def _check_prompt(site: Site) -> None:
         places = " and ".join(f"{{{{{name}}}}}" for name in missing)
         found = f"{site.prompt.source} without {places}"
         expected = f"a {site.declared.kind} prompt with a place for each"
-        raise ChainFileError(site.declared.name, [Problem(key="prompt", found=found, expected=expected)])
+        raise ChainFileError(site.place, [Problem(key="prompt", found=found, expected=expected)])
 
 
 def normal(value: Any, *, max_chars: int) -> dict[str, Any]:

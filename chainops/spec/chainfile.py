@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import stat
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, Tag, ValidationError, field_validator, model_validator
@@ -16,7 +18,7 @@ from chainops.core.caller import Exposed
 from chainops.core.settings import Settings
 from chainops.memory.component import MemorySettings
 from chainops.models.providers import ModelSettings
-from chainops.spec.errors import Problem, listed, nearest, shown
+from chainops.spec.errors import Problem, listed, nearest, shown, shown_words
 from chainops.spec.registry import Wrapper, wrapper
 from chainops.spec.yaml import Path_, Source
 
@@ -137,8 +139,12 @@ class ChainFile(Settings):
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
-def understand(source: Source) -> ChainFile:
+def understand(source: Source, base: Path | None = None, files: Sequence[Path] = ()) -> ChainFile:
     """The declared chain, or every problem with its place.
+
+    Args:
+        base: The folder that paths are relative to; None: whether the files it names are there is not looked at.
+        files: The chain file itself, after those that lead to it as a route: none of them can be a route of it.
 
     Raises:
         ChainFileError: With all problems found.
@@ -150,6 +156,8 @@ def understand(source: Source) -> ChainFile:
     declared: ChainFile | None = _validated(ChainFile, words, (), source, problems)
     if declared is not None:
         problems += _unknown_models(declared, pipeline, source)
+    if base is not None:
+        problems += _unusable_files(pipeline, source, base, files)
     if problems:
         raise source.error(sorted(problems, key=lambda each: (each.line or 0, each.column or 0)))
     assert declared is not None
@@ -190,13 +198,60 @@ def _unknown_models(declared: ChainFile, pipeline: list[PipelineEntry], source: 
     for position, entry in enumerate(pipeline):
         for where, name in wrapper(entry.word).models_named(entry.settings):  # type: ignore[union-attr]
             if name not in declared.models:
-                path: Path_ = ("pipeline", position, entry.word)
-                for part in where:
-                    if not source.marks or (*path, part) in source.marks:  # a shorthand leaves a word out
-                        path = (*path, part)
+                path = _as_written(source, ("pipeline", position, entry.word), where)
                 expected = f"one of the models declared above: {listed(declared.models)}"
                 problems.append(_problem(source, path, repr(name), expected, nearest(name, declared.models)))
     return problems
+
+
+def _as_written(source: Source, path: Path_, where: Path_) -> Path_:
+    """The place of a word inside the settings that stand at `path`, as the file has it."""
+    for part in where:
+        if not source.marks or (*path, part) in source.marks:  # a shorthand leaves a word out
+            path = (*path, part)
+    return path
+
+
+def _unusable_files(
+    pipeline: list[PipelineEntry], source: Source, base: Path, files: Sequence[Path]
+) -> Iterable[Problem]:
+    """Files that wrappers name and that cannot be read: they are told where they are named."""
+    for position, entry in enumerate(pipeline):
+        known = wrapper(entry.word)
+        assert known is not None
+        chains, others = list(known.chains_named(entry.settings)), list(known.files_named(entry.settings))
+        for where, name in (*chains, *others):
+            at = _as_written(source, ("pipeline", position, entry.word), where)
+            if why := _why_unreadable(base / name):
+                kind = "a chain file" if (where, name) in chains else "a file"
+                expected = f"{kind}, by its path from {base.resolve()}"
+                yield _problem(source, at, f"{name!r}, {why}", expected, _file_like(base, name))
+            elif (where, name) in chains and (place := (base / name).resolve()) in files:
+                way = " → ".join(each.name for each in (*files, place))
+                yield _problem(source, at, f"a circle: {way}", "routes that lead to other chains")
+
+
+def _why_unreadable(path: Path) -> str | None:
+    """Why there is no file to read at `path`; None when there is one."""
+    try:
+        return "a folder" if stat.S_ISDIR(path.stat().st_mode) else None
+    except FileNotFoundError:
+        return "no such file"
+    except OSError as error:
+        return error.strerror or str(error)
+    except ValueError as error:  # a NUL in the name
+        return str(error)
+
+
+def _file_like(base: Path, name: str) -> str | None:
+    """A file of the same folder and kind whose name is most like it."""
+    wanted = Path(name)
+    try:
+        stems = [each.stem for each in (base / wanted.parent).iterdir() if each.suffix == wanted.suffix]
+    except (OSError, ValueError):
+        return None
+    like = nearest(wanted.stem, stems)
+    return None if like is None else (wanted.parent / f"{like}{wanted.suffix}").as_posix()
 
 
 def _validated(model: type[BaseModel], value: Any, at: Path_, source: Source, problems: list[Problem]) -> Any:
@@ -228,6 +283,8 @@ def _told(model: type[BaseModel], value: Any, error: Any, at: Path_, source: Sou
         if not source.marks or (*at, *told, part) in source.marks:  # a shorthand leaves a word out
             told = (*told, part)
     kind, found = error["type"], shown(inside)
+    if error["loc"] and error["loc"][-1] == "[key]":
+        found = repr(error["loc"][-2])
     if kind == "extra_forbidden":
         options = list(kinds.values()) if fields in kinds.values() else [fields] if fields else []
         words = [field.alias or name for each in options for name, field in each.model_fields.items()]
@@ -242,9 +299,31 @@ def _told(model: type[BaseModel], value: Any, error: Any, at: Path_, source: Sou
         like = nearest(inside, words) if isinstance(inside, str) else None
         return _problem(source, (*at, *told), found, expected, like)
     if kind == "value_error":
-        rule, found = expected.removeprefix("expected "), found if told else "something else"
+        rule = expected.removeprefix("expected ")
+        if at and not told and isinstance(inside, Mapping):  # a rule about all that is said of a wrapper
+            found = shown_words(inside)
         return replace(_problem(source, (*at, *told), found, rule), is_rule=rule == expected)
-    return _problem(source, (*at, *told), found, expected)
+    known = [fields, *kinds.values(), _model_of(fields, error["loc"][-1])[0] if error["loc"] else None]
+    return _problem(source, (*at, *told), found, _kind_expected(error, known) or expected)
+
+
+def _kind_expected(error: Any, known: Iterable[type[BaseModel] | None]) -> str | None:
+    """What pydantic expects, without its names of Python types; None where it says so itself."""
+    kind, facts = error["type"], error.get("ctx", {})
+    if kind in ("tuple_type", "list_type", "set_type", "frozen_set_type"):
+        return "a list"
+    if kind == "too_short":
+        return f"at least {facts['min_length']} in it"
+    if kind == "dict_type":
+        return "a mapping, such as `{name: ...}`"
+    if kind in ("model_type", "model_attributes_type"):
+        settings = next((each for each in known if each is not None and each.__name__ == facts["class_name"]), None)
+        needed = {} if settings is None else settings.model_fields
+        word = next(
+            (field.alias or name for name, field in needed.items() if field.is_required()), next(iter(needed), "name")
+        )
+        return f"a mapping, such as `{{{word}: ...}}`"
+    return None
 
 
 def _model_of(model: type[BaseModel] | None, word: Any) -> tuple[type[BaseModel] | None, dict[str, type[BaseModel]]]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from chainops.core.errors import ChainopsError
 
@@ -63,5 +65,34 @@ def shown(value: object) -> str:
     """A value for a message: its repr, shortened. What looks like a key is not shown, nor what is inside a mapping."""
     if isinstance(value, Mapping):
         return "these words: " + (", ".join(map(str, value)) or "none")
-    text = _KEY_LIKE.sub("***", _PASSWORD.sub("://***@", repr(value)))
+    if isinstance(value, list | tuple) and any(isinstance(each, Mapping) for each in value):
+        return _masked(_flow(value, is_secret=False))
+    return _masked(repr(value))
+
+
+SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
+"""In the name of what should not be in a chain file."""
+
+
+def shown_words(words: Mapping[str, Any]) -> str:
+    """What a mapping says, as YAML would have it on one line, shortened. Texts under names of secrets are not shown."""
+    return _masked(_flow(words, is_secret=False))
+
+
+def _flow(value: Any, *, is_secret: bool) -> str:
+    if isinstance(value, Mapping):
+        told = (
+            f"{name}: {_flow(each, is_secret=is_secret or bool(SECRET.search(str(name))))}"
+            for name, each in value.items()
+        )
+        return "{" + ", ".join(told) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_flow(each, is_secret=is_secret) for each in value) + "]"
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    return "***" if is_secret and isinstance(value, str) else str(value)
+
+
+def _masked(text: str) -> str:
+    text = _KEY_LIKE.sub("***", _PASSWORD.sub("://***@", text))
     return text if len(text) <= 80 else text[:77] + "..."

@@ -42,9 +42,9 @@ class Wrapper:
     """The setting whose value may stand alone: `fallback: [a, b]` means `fallback: {routes: [a, b]}`."""
     models_named: Callable[[Any], Iterable[tuple[tuple[str | int, ...], str]]] = lambda _: ()
     """The models it names, each with its path inside the settings: checked against `models`."""
-    chains_named: Callable[[Any], Iterable[str]] = lambda _: ()
-    """The chain files it names as routes: what they say is part of what answers inside it."""
-    files_named: Callable[[Any], Iterable[str]] = lambda _: ()
+    chains_named: Callable[[Any], Iterable[tuple[tuple[str | int, ...], str]]] = lambda _: ()
+    """The chain files it names as routes, likewise: what they say is part of what answers inside it."""
+    files_named: Callable[[Any], Iterable[tuple[tuple[str | int, ...], str]]] = lambda _: ()
     """Other files it reads, from the folder of the chain file: the same."""
 
     def prepared(self, value: Any) -> Any:

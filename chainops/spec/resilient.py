@@ -36,8 +36,10 @@ def models_of_fallback(settings: FallbackSettings) -> Named:
             yield ("routes", position), route
 
 
-def chains_of_fallback(settings: FallbackSettings) -> Iterable[str]:
-    return [route.chain for route in settings.routes if isinstance(route, ChainRoute)]
+def chains_of_fallback(settings: FallbackSettings) -> Named:
+    for position, route in enumerate(settings.routes):
+        if isinstance(route, ChainRoute):
+            yield ("routes", position, "chain"), route.chain
 
 
 def fallback(settings: FallbackSettings, site: Site, rest: Rest) -> Fallback:

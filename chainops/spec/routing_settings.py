@@ -131,33 +131,43 @@ class RouteSettings(Settings):
         return {name_of(each): each for each in told if each is not None}
 
 
-def models_named(settings: RouteSettings) -> Iterable[tuple[tuple[str | int, ...], str]]:
+Named = Iterable[tuple[tuple[str | int, ...], str]]
+
+
+def models_named(settings: RouteSettings) -> Named:
     """The models it names, each with its path inside the settings."""
-    for word in ("none", "simple", "complex", "then"):
-        if isinstance(to := getattr(settings, word), str):
-            yield (word,), to
-    if isinstance(settings.first, str):
-        yield ("try",), settings.first
-    for name, to in (settings.routes or {}).items():
+    for where, to in _told(settings):
         if isinstance(to, str):
-            yield ("routes", name), to
-    for position, to in enumerate(settings.among or ()):
-        if isinstance(to, str):
-            yield ("among", position), to
+            yield where, to
     if settings.routes is None:
         for name in settings.weights or ():
             yield ("weights", name), name
 
 
-def chains_named(settings: RouteSettings) -> Iterable[str]:
-    """The chain files it names as routes."""
-    told = [*settings.named().values(), settings.none]
-    return [to.chain for to in told if isinstance(to, ChainRoute)]
+def chains_named(settings: RouteSettings) -> Named:
+    """The chain files it names as routes, likewise."""
+    for where, to in _told(settings):
+        if isinstance(to, ChainRoute):
+            yield (*where, "chain"), to.chain
 
 
-def files_named(settings: RouteSettings) -> Iterable[str]:
+def _told(settings: RouteSettings) -> Iterable[tuple[tuple[str | int, ...], str | ChainRoute]]:
+    """Who answers, as the file has it."""
+    for word in ("none", "simple", "complex", "then"):
+        if (to := getattr(settings, word)) is not None:
+            yield (word,), to
+    if settings.first is not None:
+        yield ("try",), settings.first
+    for name, to in (settings.routes or {}).items():
+        yield ("routes", name), to
+    for position, to in enumerate(settings.among or ()):
+        yield ("among", position), to
+
+
+def files_named(settings: RouteSettings) -> Named:
     """The file of examples, where there is one."""
-    return [settings.examples] if isinstance(settings.examples, str) else []
+    if isinstance(settings.examples, str):
+        yield ("examples",), settings.examples
 
 
 def same_names(examples: Iterable[str], routes: Iterable[str]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from chainops.spec.errors import ChainFileError, Problem, shown
+from chainops.spec.errors import SECRET, ChainFileError, Problem, shown
 
 MAX_BYTES = 1_000_000
 MAX_WORDS = 20_000
@@ -155,7 +155,7 @@ class _Reading:
             if found[0] == "$$":
                 return "$"
             name, default = found["name"], found["default"]
-            if _SECRET.search(name):
+            if SECRET.search(name):
                 self._problem(
                     path,
                     node,
@@ -181,7 +181,6 @@ class _Reading:
 
 _PLAIN_TAGS = {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
 _VARIABLE = re.compile(r"\$\$|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
-_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
 
 
 def _mark(node: yaml.Node) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Doubles for tests and demos: scripted and served models. No network beyond this machine, no key, no chance."""
+"""Doubles for tests and demos: models, scripted and served, and an embedder. No network, no key, no chance."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from chainops.testing.chat import Reply, ScriptedChatModel, ScriptExhausted
+    from chainops.testing.embedding import WordVectors
     from chainops.testing.faults import (
         Cut,
         Drip,
@@ -29,28 +30,18 @@ if TYPE_CHECKING:
     from chainops.testing.server import ModelServer
 
 _WHERE = {
-    "chat": ("Reply", "ScriptExhausted", "ScriptedChatModel"),
-    "listening": ("Captured", "ManualClock", "capture_events"),
-    "faults": (
-        "Cut",
-        "Drip",
-        "Duplicate",
-        "Fault",
-        "Finish",
-        "Hang",
-        "Nonsense",
-        "Refuse",
-        "Reset",
-        "Slow",
-        "Stall",
-        "Status",
-        "Together",
-        "Usage",
-    ),
-    "limits": ("Limits",),
-    "script": ("sometimes",),
-    "server": ("ModelServer",),
+    "Captured": "listening",
+    "Limits": "limits",
+    "ManualClock": "listening",
+    "ModelServer": "server",
+    "Reply": "chat",
+    "ScriptExhausted": "chat",
+    "ScriptedChatModel": "chat",
+    "WordVectors": "embedding",
+    "capture_events": "listening",
+    "sometimes": "script",
 }
+"""Where names live that are no faults."""
 
 __all__ = [
     "Captured",
@@ -74,16 +65,16 @@ __all__ = [
     "Status",
     "Together",
     "Usage",
+    "WordVectors",
     "capture_events",
     "sometimes",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    for module, names in _WHERE.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_WHERE.get(name, 'faults')}"), name)
 
 
 def __dir__() -> list[str]:

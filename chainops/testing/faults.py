@@ -19,7 +19,6 @@ from chainops.testing.error_bodies import (
     USUAL_ERRORS,
     Dialect,
     RetryAfterAs,
-    error_body,
     http_error,
     retry_after,
 )
@@ -267,24 +266,3 @@ def _error_delivery(fault: Status, repeats: int, at: float) -> Delivery:
         wait_s = fault.retry_after_s * fault.retry_after_growth**repeats
         headers = retry_after(wait_s, fault.retry_after_as, at=at)
     return Delivery(fault.code, content_type, (body,), headers)
-
-
-__all__ = [
-    "Cut",
-    "Delivery",
-    "Drip",
-    "Duplicate",
-    "Fault",
-    "Finish",
-    "Hang",
-    "Nonsense",
-    "Refuse",
-    "Reset",
-    "Slow",
-    "Stall",
-    "Status",
-    "Together",
-    "Usage",
-    "error_body",
-    "plan_delivery",
-]

@@ -26,7 +26,7 @@ for line in sys.stdin:
     child = os.fork()
     if not child:
         try:
-            run(chain, rows, out, concurrency=int(concurrency), progress=False)
+            run(chain, rows, out, concurrency=int(concurrency), keep=["mark"], progress=False)
             os._exit(0)
         finally:
             os._exit(1)
@@ -73,7 +73,9 @@ def killed_many_times(nursery, folder, kills, *, more="", seed=1):
     with ModelServer() as server:
         (folder / "chain.yaml").write_text(CHAIN.format(url=server.url, more=more))
         with (folder / "rows.jsonl").open("w") as file:
-            file.writelines(json.dumps({"question": f"question {n}", "id": n}) + "\n" for n in range(1, count + 1))
+            file.writelines(
+                json.dumps({"question": f"question {n}", "id": n, "mark": -n}) + "\n" for n in range(1, count + 1)
+            )
         done, journal = 0, folder / "out.jsonl.partial"
         for life in range(kills):
 
@@ -103,7 +105,7 @@ def killed_many_times(nursery, folder, kills, *, more="", seed=1):
     assert done >= kills // 2
     assert sorted(record["row"] for record in records) == list(range(1, count + 1))
     assert all(record["answer"] == record["question"] == f"question {record['row']}" for record in records)
-    assert all(record["id"] == record["row"] for record in records)
+    assert all(record["id"] == record["row"] == -record["mark"] for record in records)
     assert asked == {record["question"] for record in records}
     assert requests <= count + done * CONCURRENCY
     left = {path.name for path in folder.iterdir()} & {"out.jsonl.partial", "out.jsonl.lock", ".out.jsonl.writing"}
@@ -130,7 +132,7 @@ def test_a_kill_while_the_output_is_written_leaves_a_run_that_ends(nursery, tmp_
     chance = random.Random(4)
     with ModelServer() as server:
         (tmp_path / "chain.yaml").write_text(CHAIN.format(url=server.url, more=""))
-        rows = [{"question": f"question {n} " + "x" * 2000} for n in range(300)]
+        rows = [{"question": f"question {n} " + "x" * 2000, "mark": n} for n in range(300)]
         (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         out = tmp_path / "out.jsonl"
 

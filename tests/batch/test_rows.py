@@ -170,3 +170,37 @@ def test_the_digest_changes_with_the_rows_and_only_with_them(tmp_path):
     assert source_of(one).digest == source_of(one).digest != source_of(two).digest
     assert source_of(["a"]).digest == source_of(["a"]).digest != source_of(["b"]).digest
     assert source_of(iter(["a"])).digest is None
+
+
+def test_a_column_that_no_row_has_is_refused_with_those_there_are(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.Table.from_pylist([{"id": 1, "qestion": "a"}]), tmp_path / "rows.parquet")
+    objects = '{"id": 1, "qestion": "a"}\n{"qestion": "b", "tone": "kind"}\n'
+    for rows in (
+        tmp_path / "rows.parquet",
+        file(tmp_path, "id,qestion\n1,a\n", "rows.csv"),
+        file(tmp_path, "id,qestion\n", "empty.csv"),
+        file(tmp_path, objects),
+        file(tmp_path, "no json\n" + objects, "odd.jsonl"),
+        [json.loads(line) for line in objects.splitlines()],
+    ):
+        with pytest.raises(InvalidInput, match=r"columns id, qestion.*--question.*mean 'qestion'"):
+            source_of(rows)
+    wide = [{f"column {n}": "x" for n in range(50)}]
+    with pytest.raises(InvalidInput, match=r"column 19 and 30 more;"):
+        source_of(wide)
+
+
+def test_a_column_that_only_later_rows_have_is_no_mistake(tmp_path):
+    odd = ['{"text": "a"}', "3", "no json", *['{"text": "b"}'] * 500]
+    *bad, good = read(file(tmp_path, "\n".join([*odd, '{"question": "good"}'])))
+    assert all(row.problem is not None for row in bad)
+    assert good.question == "good"
+    # Nothing that has columns: each row says what is wrong with it.
+    assert [row.problem is not None for row in read(file(tmp_path, "3\nno json\n"))] == [True, True]
+    # A header counts, whatever is in the rows; and what can be read only once is asked row by row.
+    assert len(read(file(tmp_path, "id,question\n1\n", "short.csv"))) == 1
+    assert read(iter([{"text": "a"}]))[0].problem is not None
+    assert read(file(tmp_path, "", "empty.csv")) == []

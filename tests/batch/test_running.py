@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import json
 import os
 import signal
@@ -130,10 +131,65 @@ def test_what_was_begun_with_something_else_is_refused(talk, rows, out, server, 
         "input": lambda: run(talk(), rows(4), out),
         "chain": lambda: run(talk(max_question_chars=99), rows(3), out),
         "question column": lambda: run(talk(), rows(3), out, question="id"),
+        "choice of columns": lambda: run(talk(), rows(3), out, keep=["id"]),
     }
     with pytest.raises(OtherRun, match=f"another {differs}"):
         changed[differs]()
     assert len(server.requests) == 3
+
+
+def test_answers_carry_the_columns_that_are_kept(talk, tmp_path, read, server):
+    import pyarrow.parquet as pq
+
+    server.rule(lambda request: "fails" in str(request.body), Status(400))
+    lines = [
+        {"id": 7, "question": "a", "lang": "de", "tags": ["x", 1], "user": "ann", "score": 0.5},
+        {"question": "b", "lang": "", "more": 1},
+        {"question": "fails", "lang": "fr"},
+        "c",
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + "no json\n")
+    keep = ["lang", "tags", "user", "score", "id", "question"]
+    kept = [
+        ("a", "de", ["x", 1], "ann", 0.5, 7),
+        ("b", "", None, None, None, None),
+        ("fails", "fr", None, None, None, None),
+        ("c", None, None, None, None, None),
+        (None, None, None, None, None, None),
+    ]
+    run(talk(), path, tmp_path / "out.jsonl", keep=keep, in_order=True)
+    found = read(tmp_path / "out.jsonl")
+    names = ("question", "lang", "tags", "user", "score", "id")
+    assert [tuple(each[name] for name in names) for each in found] == kept
+    assert list(found[0])[:5] == ["row", "id", "question", "lang", "tags"]
+    for name in ("out.csv", "out.parquet"):
+        run(talk(), path, tmp_path / name, keep=keep, in_order=True)
+    with (tmp_path / "out.csv").open(newline="") as file:
+        cells = list(csv.DictReader(file))
+    table = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    for first in (cells[0], table[0]):
+        assert (first["id"], first["lang"], first["tags"], first["score"]) == ("7", "de", '["x", 1]', "0.5")
+    assert list(cells[0]) == list(table[0])
+    assert list(cells[0])[:7] == ["row", "id", "question", "lang", "tags", "user", "score"]
+    assert table[3]["lang"] is None
+
+
+def test_a_column_to_keep_that_no_row_has_or_answers_have_themselves_is_refused(talk, rows, out, server):
+    with pytest.raises(InvalidInput, match=r"columns id, question, lang; .*'lnag'.*--keep.*mean 'lang'"):
+        run(talk(), rows(2, lang="de"), out, keep=["lang", "lnag"])
+    for taken in ("answer", "tokens", "input_tokens"):
+        with pytest.raises(InvalidInput, match="rename it"):
+            run(talk(), rows(2, **{taken: "x"}), out, keep=taken)
+    with pytest.raises(InvalidInput, match="rename it"):
+        run(talk(), rows(2, text="x"), out, question="text", keep="question")
+    assert server.requests == []
+
+
+def test_numbers_that_json_does_not_have_are_kept_as_text_or_nothing(talk, out, read, server):
+    rows = [{"question": "a", "n": float("nan")}, {"question": "b", "n": float("inf")}]
+    run(talk(), rows, out, keep="n", in_order=True)
+    assert [each["n"] for each in read(out)] == [None, "inf"]
 
 
 def test_rows_that_can_be_read_once_only_cannot_be_taken_up(talk, out, server):

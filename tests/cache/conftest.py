@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import hashlib
 import inspect
 
-import numpy as np
 import pytest
 from langchain_tests.integration_tests import AsyncCacheTestSuite
 
@@ -17,28 +15,11 @@ from chainops.cache.sharing.flight import Flights
 from chainops.cache.stores.sql_records import SqlRecords
 from chainops.core.background import Background
 from chainops.stores.sql import SqlStore
+from chainops.testing.embedding import WordVectors
 
 for _name, _test in inspect.getmembers(AsyncCacheTestSuite, inspect.iscoroutinefunction):
     if _name.startswith("test_"):  # LangChain's suite leaves it to the plugin's mode
         pytest.mark.asyncio(_test)
-
-
-class WordVectors:
-    """An embedder that is quick to start: texts with the same words are near each other."""
-
-    name, dimensions = "words", 64
-
-    def __init__(self, digest: str = "words-1") -> None:
-        self.digest = digest
-        self.embedded: list[str] = []
-
-    def embed(self, texts):
-        self.embedded += texts
-        rows = np.zeros((len(texts), self.dimensions), dtype=np.float32)
-        for row, text in zip(rows, texts, strict=True):
-            for word in text.lower().strip("?").split():
-                row[int(hashlib.sha256(word.encode("utf-8", "replace")).hexdigest(), 16) % self.dimensions] += 1
-        return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
 
 
 @pytest.fixture

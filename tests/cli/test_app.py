@@ -204,6 +204,17 @@ def test_check_tells_every_mistake_with_line_column_and_the_nearest_word(shop, v
     assert len(told["problems"]) == 2
 
 
+def test_check_says_which_file_a_mistake_is_in(shop, variant):
+    wrong = variant("wrong", ("max_error_rate:", "max_eror_rate:"))
+    named = variant("naming", ("[main, local, {say: ", "[main, {chain: wrong.yaml}, {say: "))
+    done = chainops("check", named, cwd=shop)
+    assert done.returncode == 1
+    assert re.match(rf"{named}: {shop / wrong}: line \d+, column \d+: pipeline\.0\.cache", done.stderr.decode())
+    named = variant("lost", ("[main, local, {say: ", "[main, {chain: none.yaml}, {say: "))
+    told = chainops("check", named, cwd=shop).stderr.decode()
+    assert re.match(r"shop/lost\.yaml: line \d+, column \d+: pipeline\S+chain: found 'none\.yaml', no such", told)
+
+
 def test_check_names_the_key_that_is_missing(shop, variant):
     path = variant("keyless", ('"${CHAINOPS_MODEL:-extractive}"', "openai:gpt-4o-mini"))
     done = chainops("check", path, cwd=shop)

@@ -67,6 +67,14 @@ def test_a_file_is_answered_and_the_summary_is_for_people_or_machines(run, folde
     assert len((folder / "out.csv").read_text().splitlines()) == 4
 
 
+def test_answers_carry_the_columns_that_are_named(run, folder):
+    (folder / "rows.csv").write_text("question,lang,source,other\na,de,x,1\nb,fr,y,2\n")
+    run("--in", "rows.csv", "--out", "out.csv", "--in-order", "--keep", "lang, source")
+    header, *lines = (folder / "out.csv").read_text().splitlines()
+    assert header.startswith("row,id,question,lang,source,answer,")
+    assert [line.split(",")[:6] for line in lines] == [["1", "", "a", "de", "x", "a"], ["2", "", "b", "fr", "y", "b"]]
+
+
 def test_failed_rows_are_exit_status_1_until_they_are_answered(run, server):
     server.rule(lambda request: "question 7" in str(request.body), Status(500))
     done = run(*ROWS, status=1)
@@ -84,11 +92,14 @@ def test_a_wrong_command_line_is_exit_status_2_and_one_line(run, folder):
         ("--in", "rows.jsonl", "--out", "rows.jsonl"),
         (*ROWS, "--via", "elsewhere"),
         (*ROWS, "--concurrency", "0"),
+        (*ROWS, "--question", "text"),
         ("--out", "out.jsonl"),
     ):
         told = run(*arguments, status=2).stderr.strip()
         assert told.startswith("chainops: ")
         assert len(told.splitlines()) == 1
+    assert "the columns question;" in run(*ROWS, "--question", "text", status=2).stderr
+    assert sorted(path.name for path in folder.iterdir()) == ["chain.yaml", "rows.jsonl"]
 
 
 def test_an_output_that_is_there_and_another_runs_journal_are_refused_with_the_next_move(run, folder, server):

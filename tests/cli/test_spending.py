@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +23,7 @@ from chainops.testing.listening import capture_events
 from chainops.testing.server import ModelServer
 from chainops.testing.servers import redis_server
 
+COMMAND = str(Path(sys.executable).parent / "chainops")
 CHAIN = """
 chainops: 1
 name: help
@@ -70,6 +74,26 @@ def test_what_a_chain_spent_is_told_by_whom(make, tmp_path, capsys):
         spend(tmp_path / "chain.yaml", by="user", since="7", as_json=False)
     with pytest.raises(InvalidInput, match="tenant"):
         spend(tmp_path / "chain.yaml", by="colour", since=None, as_json=False)
+
+
+def test_a_tenants_budget_can_be_tried_from_the_command_line(make, tmp_path):
+    make("[budget: {usd_per_day: 0.005, per: tenant}]")
+
+    def command(*arguments, stdin=""):
+        return subprocess.run(
+            [COMMAND, *arguments], cwd=tmp_path, input=stdin, capture_output=True, text=True, timeout=120
+        )
+
+    who = "--tenant", "acme", "--feature", "help", "--user", "ann"
+    assert command("ask", "chain.yaml", "hi", *who).returncode == 0
+    refused = command("ask", "chain.yaml", "hi", *who)
+    assert refused.returncode == 1
+    assert "the day's budget" in refused.stderr
+    assert "the day's budget" in command("chat", "chain.yaml", *who, stdin="hi\n").stderr
+    assert command("ask", "chain.yaml", "hi", "--tenant", "beta", "--feature", "search").returncode == 0
+    for by, names in (("tenant", {"acme", "beta"}), ("feature", {"help", "search"})):
+        told = json.loads(command("spend", "chain.yaml", "--by", by, "--json").stdout)
+        assert {row["what"] for row in told["rows"]} == names
 
 
 def test_a_declared_budget_refuses_says_or_routes(make, server):

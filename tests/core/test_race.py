@@ -16,6 +16,7 @@ from chainops.core.answer import Answer
 from chainops.core.attempts import Expected
 from chainops.core.component import Component
 from chainops.core.errors import DeadlineExceeded
+from chainops.core.race import course
 from chainops.core.steps import Forward, Race
 from chainops.testing.listening import capture_events
 
@@ -245,3 +246,44 @@ def test_many_requests_race_at_the_same_time_without_mixing_their_answers():
     racing = Racing(routes=(RunnableLambda(slow), RunnableLambda(named)), after_s=0.01, log=log)
     answers = racing.batch([f"q{n}" for n in range(24)])
     assert [each.text for each in answers] == [f"answer to q{n}" for n in range(24)]
+
+
+def going(count, **options):
+    """A race of so many routes, and what it has started so far: one for all drivers."""
+    race, started = Race([Forward(None, "x")] * count, **options), []
+    return race, started, course(race, lambda: started.append(len(started)))
+
+
+def test_the_next_route_starts_when_one_fails_or_nobody_is_heard_in_time():
+    race, started, steps = going(3, after_s=3600)
+    assert 3599 < next(steps) <= 3600
+    assert started == [0]
+    assert 3599 < steps.send((0, ConnectionError("first"))) <= 3600
+    assert started == [0, 1]
+    assert steps.send(None) > 3599  # woken before the time: nothing is due
+    assert started == [0, 1]
+    assert steps.send((1, ConnectionError("second"))) is None  # nobody is left to start: it is only listened
+    assert started == [0, 1, 2]
+    with pytest.raises(StopIteration) as end:
+        steps.send((2, None))
+    assert (end.value.value, list(race.errors)) == (2, [0, 1])
+    assert race.spoke_after_s is not None
+    race, started, steps = going(3, after_s=0)
+    assert [next(steps), steps.send(None), steps.send(None)] == [0, 0, None]
+    assert started == [0, 1, 2]
+
+
+def test_a_race_ends_with_the_first_failure_in_order_or_one_that_nobody_can_mend():
+    _, _, steps = going(2, after_s=0)
+    next(steps), steps.send(None), steps.send((1, ConnectionError("second")))
+    with pytest.raises(ConnectionError, match="first"):
+        steps.send((0, ConnectionError("first")))
+    _, started, steps = going(2, after_s=0, can_mend=lambda error: isinstance(error, ConnectionError))
+    next(steps)
+    with pytest.raises(ValueError, match="wrong"):
+        steps.send((0, ValueError("wrong")))
+    assert started == [0]
+    _, _, steps = going(2, after_s=0)
+    next(steps)
+    with pytest.raises(KeyboardInterrupt):
+        steps.send((0, KeyboardInterrupt()))

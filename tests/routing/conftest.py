@@ -1,37 +1,18 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 
-import numpy as np
 import pytest
 
 from chainops.core.answer import Answer
 from chainops.models.model import Model
 from chainops.testing.chat import ScriptedChatModel
-
-
-class WordVectors:
-    """An embedder that is quick to start: texts with the same words are near each other."""
-
-    name, dimensions = "words", 256
-
-    def __init__(self, digest: str = "words-1") -> None:
-        self.digest = digest
-        self.embedded: list[str] = []
-
-    def embed(self, texts):
-        self.embedded += texts
-        rows = np.zeros((len(texts), self.dimensions), dtype=np.float32)
-        for row, text in zip(rows, texts, strict=True):
-            for word in text.lower().strip("?").split():
-                row[int(hashlib.sha256(word.encode("utf-8", "replace")).hexdigest(), 16) % self.dimensions] += 1
-        return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+from chainops.testing.embedding import WordVectors
 
 
 @pytest.fixture
 def embedder():
-    return WordVectors()
+    return WordVectors(dimensions=256)
 
 
 EXAMPLES = {

@@ -87,7 +87,7 @@ def test_when_the_embedding_server_is_down_the_default_answers_and_the_report_sa
 def test_an_embedder_that_gives_other_sizes_is_no_reason_to_route_anywhere(router, embedder, monkeypatch):
     made = router()
     made.invoke("the app crashes")
-    monkeypatch.setattr(type(embedder), "dimensions", 32)
+    monkeypatch.setattr(embedder, "dimensions", 32)
     with pytest.raises(InvalidInput, match="256"):
         made.invoke("the app crashes")
 

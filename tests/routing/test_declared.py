@@ -100,7 +100,7 @@ def test_another_chain_is_a_route(load, tmp_path):
     answer = chain.invoke("hi there")
     assert facts(answer)["route"] == "faq.yaml"
     assert len([each for each in answer.report.to_dict()["stages"] if each["kind"] == "chain"]) == 2
-    assert chains_named(RouteSettings.model_validate(settings)) == ["faq.yaml"]
+    assert list(chains_named(RouteSettings.model_validate(settings))) == [(("simple", "chain"), "faq.yaml")]
 
 
 def test_a_route_chosen_further_out_is_where_the_fallback_begins(load, tmp_path):

@@ -6,7 +6,7 @@ import pickle
 import pytest
 
 from chainops.spec.chainfile import understand
-from chainops.spec.errors import ChainFileError
+from chainops.spec.errors import ChainFileError, shown_words
 from chainops.spec.schema import chain_schema
 from chainops.spec.yaml import Source, parse
 
@@ -71,6 +71,44 @@ def test_a_mistake_is_named_with_line_column_and_nearest_word(old, new, at, key,
     assert told.key == key
     assert expected in told.expected
     assert told.nearest == nearest
+
+
+@pytest.mark.parametrize(
+    ("entry", "found", "expected"),
+    [
+        ("deadline: soon", "'soon'", "seconds"),
+        ("limits: {}", "{}", "at least one of requests_per_minute"),
+        ("limits: 5", "5", "a mapping, such as `{requests_per_minute: ...}`"),
+        ("cache: {max_error_rate: 0.1, threshold: 0.9}", "{max_error_rate: 0.1, threshold: 0.9}", "not both"),
+        ("route: {by: weight, weights: {small: 0}}", "{by: weight, weights: {small: 0}}", "a weight above 0"),
+        ("breaker: {open_s: 10, most_open_s: 5}", "{open_s: 10, most_open_s: 5}", "at least open_s"),
+        ("deadline: {within_s: 5, shares: {attempt: 2}}", "{within_s: 5, shares: {attempt: 2}}", "up to 1"),
+        ("deadline: {within_s: 5, shares: {cook: 0.5}}", "'cook'", "'retrieve', 'rerank' or 'attempt'"),
+        ("fallback: []", "[]", "at least 1 in it"),
+        ("fallback: 5", "5", "a list"),
+        ("fallback: [small, 3]", "3", "a mapping, such as `{say: ...}`"),
+        ("retry: [{password: hunter2}]", "[{password: ***}]", "a mapping, such as `{attempts: ...}`"),
+        ("hedge: small", "'small'", "a mapping, such as `{model: ...}`"),
+    ],
+)
+def test_a_mistake_says_what_was_found_and_what_would_be_right(entry, found, expected):
+    (told,) = problems(GOOD[: GOOD.index("pipeline:")] + f"pipeline:\n  - {entry}\n")
+    assert told.found == found
+    assert expected in told.expected
+
+
+def test_what_does_not_fit_its_kind_is_told_with_the_words_that_are_there():
+    (told,) = problems(GOOD.replace('knowledge: {documents: "docs/*.md"}\n', ""))
+    assert told.found.startswith("these words: chainops, name")
+
+
+def test_texts_under_names_of_secrets_are_not_shown():
+    told = shown_words({"api_key": "hunter2", "auth": {"password": {"now": "hunter2"}}, "tokens": 5, "by": "a" * 99})
+    assert told.startswith("{api_key: ***, auth: {password: {now: ***}}, tokens: 5, by: aaa")
+    assert len(told) == 80
+    assert shown_words({"url": "redis://u:hunter2@h", "none": None, "on": [True]}) == (
+        "{url: redis://***@h, none: null, on: [true]}"
+    )
 
 
 def test_all_mistakes_are_told_at_once_in_the_order_of_the_file():

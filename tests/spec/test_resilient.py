@@ -107,10 +107,32 @@ def test_a_chain_that_leads_back_to_itself_is_a_mistake_of_the_file(tmp_path):
     text = "chainops: 1\nname: a\nkind: chat\nmodels: {m: extractive}\npipeline: [{fallback: [m, {chain: %s}]}]\n"
     (tmp_path / "a.yaml").write_text(text % "b.yaml")
     (tmp_path / "b.yaml").write_text(text % "a.yaml")
-    with pytest.raises(ChainFileError, match=r"a\.yaml → b\.yaml → a\.yaml"):
+    with pytest.raises(ChainFileError, match=r"b\.yaml:\n  line 5.*a\.yaml → b\.yaml → a\.yaml"):
         chainops.load(tmp_path / "a.yaml")
-    (tmp_path / "c.yaml").write_text(text % "missing.yaml")
-    with pytest.raises(ChainFileError, match="no such file"):
+
+
+NAMING = {
+    "fallback": "  - fallback: [m, {chain: %s}]\n",
+    "router": "  - route: {by: complexity, simple: m, complex: {chain: %s}}\n",
+    "none": "  - route: {by: meaning, examples: {a: [hi]}, routes: {a: m}, none: {chain: %s}}\n",
+    "examples": "  - route: {by: meaning, routes: {a: m}, examples: %s}\n",
+}
+
+
+@pytest.mark.parametrize("word", NAMING)
+def test_a_file_that_is_not_there_is_told_where_it_is_named(word, tmp_path):
+    beginning = "chainops: 1\nname: a\nkind: chat\nmodels: {m: extractive}\npipeline:\n"
+    (tmp_path / "other.yaml").write_text(beginning)
+    (tmp_path / "c.yaml").write_text(beginning + NAMING[word] % "ohter.yaml")
+    with pytest.raises(ChainFileError) as told:
+        chainops.load(tmp_path / "c.yaml")
+    (problem,) = told.value.problems
+    assert told.value.place == str(tmp_path / "c.yaml")
+    assert (problem.line, problem.nearest) == (6, "other.yaml")
+    assert "no such file" in problem.found
+    assert str(tmp_path) in problem.expected
+    (tmp_path / "c.yaml").write_text(beginning + NAMING[word] % ".")
+    with pytest.raises(ChainFileError, match=r"line 6.*'\.', a folder"):
         chainops.load(tmp_path / "c.yaml")
 
 

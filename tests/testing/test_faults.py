@@ -1,12 +1,15 @@
 import json
+import typing
 
 import pytest
 
+import chainops.testing
 from chainops.testing.delivery import Delivery
 from chainops.testing.faults import (
     Cut,
     Drip,
     Duplicate,
+    Fault,
     Finish,
     Hang,
     Nonsense,
@@ -153,3 +156,11 @@ def test_what_changes_an_answer_leaves_an_error_alone(fault):
 def test_several_faults_are_played_together():
     sent = plan_delivery(PLAIN, Together((Hang(2), Status(503))))
     assert (sent.status, sent.silence_s) == (503, 2)
+
+
+def test_every_fault_is_public_and_every_public_name_is_there():
+    assert {each.__name__ for each in typing.get_args(Fault)} <= set(chainops.testing.__all__)
+    assert all(hasattr(chainops.testing, name) for name in chainops.testing.__all__)
+    assert chainops.testing.Fault is Fault
+    with pytest.raises(AttributeError, match="Fualt"):
+        _ = chainops.testing.Fualt
