@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -11,26 +12,24 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-MARGIN = 0.9
-"""Share of the bound that the limit is set for."""
+UNSEEN = 0.001
+"""Share of errors that may be there although no label has shown them: keeps small bounds from resting on luck."""
 OVERDRAFT = 1.5
 """What past serving left of the bound may be used later, up to this many times the bound at once."""
 SURE = 0.5
 """How sure the upper bound of the error is, as a quantile of the normal distribution: 0.5 is 69%."""
-_PRIOR_COUNT = 60.0
-"""What the model's calibration is worth before own labels: this many labels."""
-_STRANGE = 4.0
-"""A domain may be unlike any the prior knows. Its assumed error: 1/(1 + own labels below the limit / this)^2."""
+TRUST = 8.0
+"""What the model's calibration is worth before own labels: as if so many errors had been predicted and seen."""
+STRANGE = 3.0
+"""A domain may be unlike any the prior knows: as likely as not, before own labels. There an answer is wrong at a rate
+that predictions say nothing about, once in so many before own labels."""
 SEEN = 1.0
-"""Standard deviations by which the errors seen below a limit count as more than they are: where no feature tells the
-wrong answers from the right ones, a model that spreads them evenly looks right, and only these errors show it."""
+"""Standard deviations by which the errors seen in such a domain count as more than they are."""
 _DOUBT = 0.5
 """Standard deviations by which a surprise in the latest labels is taken to be chance."""
 AROUND = 4.0
 """The calibration at a limit is read from labels of up to this many times its risk: below it there are hardly any
 errors to count, and the luckiest of many noisy limits would be chosen."""
-UNSEEN = 1.0
-"""Errors that may be there although no label has shown them: what keeps small bounds from resting on luck."""
 _KNOWN_AFTER = 20
 """Audits after which what was served so far is counted."""
 
@@ -77,7 +76,7 @@ def limit_for(labels: Labels, bound: float) -> Limit:
     """The limit that keeps `bound` (0 to 1), with what earlier serving left of it."""
     import numpy as np
 
-    bound *= MARGIN / surprise(labels)
+    bound /= surprise(labels)
     first = _largest(labels, bound)
     served = labels.stands_for * labels.is_audit
     if first.risk <= 0.0 or np.count_nonzero(served) < _KNOWN_AFTER:
@@ -103,26 +102,46 @@ def surprise(labels: Labels) -> float:
 def _largest(labels: Labels, bound: float) -> Limit:
     """The largest risk whose region below keeps the bound, and observed over expected errors there: mean and upper.
 
-    For each candidate limit: the mean predicted risk of the requests below it (by `mass`), times how far the labels
-    about it (up to `AROUND` times its risk) say that predictions are off. That factor has a Gamma distribution, as for
-    errors that come at a rate proportional to the prediction; its upper limit is a normal approximation, with `UNSEEN`
-    more errors. It is no lower than what the errors seen below the limit say by themselves (`SEEN`).
+    The error below a candidate limit is read in two ways, each weighed by how likely it makes the labels below:
+
+    - Predictions hold, but for a factor: the mean predicted risk of the requests below it (by `mass`), times how far
+      the labels about it (up to `AROUND` times its risk) say that predictions are off. That factor has a Gamma
+      distribution, as for errors that come at a rate proportional to the prediction; its upper limit is a normal
+      approximation.
+    - The domain is strange, and only the labels below the limit count, as trials.
     """
     import numpy as np
 
     order = np.argsort(labels.risk, kind="stable")
     risk, counts, mass = labels.risk[order], labels.counts[order], labels.mass[order]
-    mean = np.cumsum(mass * risk) / np.maximum(np.cumsum(mass), 1e-9)
-    about = np.searchsorted(risk, AROUND * risk, side="right") - 1
-    wrong, expected = np.cumsum(labels.wrong[order]), np.cumsum(counts * risk)
-    shape, rate = _PRIOR_COUNT * mean + wrong[about], _PRIOR_COUNT * mean + expected[about]
-    may = shape + UNSEEN
-    seen = _PRIOR_COUNT * mean + wrong + SEEN * np.sqrt(wrong)
-    below = seen / np.maximum(_PRIOR_COUNT * mean + expected, 1e-12)
-    upper = np.maximum((may + SURE * np.sqrt(may)) / np.maximum(rate, 1e-12), below)
-    strange = 1.0 / np.square(1.0 + np.cumsum(counts) / _STRANGE)
-    fits = np.flatnonzero((mean * upper + strange <= bound) & (risk < 0.5))
+    wrong, expected, tried = np.cumsum(labels.wrong[order]), np.cumsum(counts * risk), np.cumsum(counts)
+    limits = slice(0, int(np.searchsorted(risk, 0.5)))
+    about = np.searchsorted(risk, AROUND * risk[limits], side="right") - 1
+    shape, rate = TRUST + wrong[about], TRUST + expected[about]
+    upper = (shape + SURE * np.sqrt(shape)) / rate
+    mean = (np.cumsum(mass * risk) / np.maximum(np.cumsum(mass), 1e-9))[limits]
+    wrong, expected, tried = wrong[limits], expected[limits], tried[limits]
+    blind = np.minimum(1.0, (wrong + 1.0 + SEEN * np.sqrt(wrong)) / (tried + STRANGE))
+    strange = _strange(wrong, expected, tried)
+    error = (1.0 - strange) * mean * upper + strange * np.maximum(blind, mean * upper)
+    fits = np.flatnonzero(error + UNSEEN <= bound)
     if bound <= 0.0 or len(fits) == 0:
         return NOTHING
     last = int(fits[-1])
-    return Limit(float(risk[last]), float(shape[last] / max(rate[last], 1e-12)), float(upper[last]))
+    return Limit(float(risk[last]), float(shape[last] / rate[last]), float(upper[last]))
+
+
+def _strange(wrong: Array, expected: Array, tried: Array) -> Array:
+    """How likely the domain is strange, 0 to 1, by the labels below each of some limits. All of shape (limits,).
+
+    Errors are Poisson: at a Gamma(TRUST, TRUST) times the predicted number where the domain is like others, else at an
+    exponential rate of mean 1/STRANGE for each trial. Both rates are integrated out; even odds beforehand.
+    """
+    import numpy as np
+
+    predicted, trials = np.maximum(expected, 1e-12), np.maximum(tried, 1e-12)
+    ways = np.array([math.lgamma(TRUST + each) - math.lgamma(1.0 + each) for each in wrong.tolist()])
+    like = TRUST * math.log(TRUST) - math.lgamma(TRUST) + ways
+    like = like + wrong * np.log(predicted) - (TRUST + wrong) * np.log(TRUST + predicted)
+    unlike = math.log(STRANGE) + wrong * np.log(trials) - (wrong + 1.0) * np.log(STRANGE + trials)
+    return np.asarray(1.0 / (1.0 + np.exp(np.clip(like - unlike, -500.0, 500.0))))

@@ -98,9 +98,12 @@ class Model:
         """Pessimistic probability that the candidate answer is wrong, 0 to 1."""
         import numpy as np
 
-        scaled = zip(values, self.prior.centre, self.prior.scale, strict=True)
-        # One row: numbers one by one take less than array after array.
-        row = np.array([1.0, *(min(max((value - at) / scale, -_FARTHEST), _FARTHEST) for value, at, scale in scaled)])
+        # One row: numbers one by one take less than array after array, and a plain loop less than `min` and `max`.
+        plain = [1.0]
+        for value, at, scale in zip(values, self.prior.centre, self.prior.scale, strict=True):
+            scaled = (value - at) / scale
+            plain.append(scaled if -_FARTHEST <= scaled <= _FARTHEST else math.copysign(_FARTHEST, scaled))
+        row = np.array(plain)
         return _sigmoid(float(row @ self.weights) + PESSIMISM * math.sqrt(float(row @ self.covariance @ row)))
 
     def parts(self, values: tuple[float, ...]) -> dict[str, float]:
