@@ -369,7 +369,7 @@ def cases(data: Path, cache: Path, orders: int, only: Sequence[str]) -> list[Cas
         stream = streams.open_stream(name, rows, cache, most=most)
         begun = next((labels[other] for other in INTENTS if other != domain), nothing) if domain in INTENTS else nothing
         whole = domain in INTENTS and most is None and "train" in name
-        found.append(Case(name, stream, list(stream.orders(1 if whole else orders)), prior, begun))
+        found.append(Case(name, stream, list(stream.orders(min(3, orders) if whole else orders)), prior, begun))
         if domain in INTENTS and not whole:
             found.append(Case(f"{name}, sorted", stream, [stream.by_label()] * orders, prior, begun))
             mixed = [zipf(stream, seed) for seed in range(300, 300 + max(1, orders // 2))]

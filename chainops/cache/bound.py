@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-UNSEEN = 0.001
+MARGIN = 0.95
+"""Share of the bound that the limit is set for."""
+UNSEEN = 0.0005
 """Share of errors that may be there although no label has shown them: keeps small bounds from resting on luck."""
 OVERDRAFT = 1.5
 """What past serving left of the bound may be used later, up to this many times the bound at once."""
@@ -76,7 +78,7 @@ def limit_for(labels: Labels, bound: float) -> Limit:
     """The limit that keeps `bound` (0 to 1), with what earlier serving left of it."""
     import numpy as np
 
-    bound /= surprise(labels)
+    bound *= MARGIN / surprise(labels)
     first = _largest(labels, bound)
     served = labels.stands_for * labels.is_audit
     if first.risk <= 0.0 or np.count_nonzero(served) < _KNOWN_AFTER:
