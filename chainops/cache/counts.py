@@ -15,6 +15,8 @@ from chainops.core.forking import reset_in_child
 
 EVERY_S = 1.0
 """So much of the counts a killed process loses."""
+_AT_ONCE = 250
+"""Hits in one step of the store, which takes all of them or none: what is put back was not counted."""
 
 
 class Counts:
@@ -78,14 +80,21 @@ class Counts:
                 self._store.tally(self._owner, tenant, tallies)
             except StoreError:
                 by_tenant[tenant] = tallies
-                self._put_back(by_tenant)
+                self._put_back(by_tenant, hits)
                 raise
-        if hits:
-            self._store.served(self._owner, hits, now=now)
+        served = list(hits.items())
+        for start in range(0, len(served), _AT_ONCE):
+            try:
+                self._store.served(self._owner, dict(served[start : start + _AT_ONCE]), now=now)
+            except StoreError:
+                self._put_back({}, dict(served[start:]))
+                raise
 
-    def _put_back(self, counts: Mapping[str | None, Mapping[Kind, Tally]]) -> None:
-        """Counts that could not be written, for the next time."""
+    def _put_back(self, counts: Mapping[str | None, Mapping[Kind, Tally]], hits: Mapping[str, int]) -> None:
+        """What could not be written, for the next time."""
         with self._lock:
+            for entry, times in hits.items():
+                self._hits[entry] = self._hits.get(entry, 0) + times
             for tenant, tallies in counts.items():
                 for kind, tally in tallies.items():
                     self._counts[tenant, kind] = self._counts.get((tenant, kind), Tally()) + tally

@@ -11,7 +11,8 @@ class QueueSettings(Settings):
     """Who may wait at a limit."""
 
     most: int = Field(default=100, ge=0)
-    """So many calls may stand in one queue (each user, tenant, key ... has its own); the next is refused at once."""
+    """So many calls may stand in one queue (each user, tenant, key ... has its own); the next is refused at once. Those
+    who only wait for a shared store to say whether they have to queue do not count."""
     wait_s: Seconds = 10.0
     """So long at most. A call that would take longer is refused at once."""
 

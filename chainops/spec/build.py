@@ -80,11 +80,6 @@ class Site:
         self.caches_of: dict[tuple[int, str | None], SemanticCache] = {}
         """The same, by the model that a route further out chose, too."""
 
-    @property
-    def place(self) -> str:
-        """What messages call it: its file, or its name where it has none."""
-        return str(self.files[-1]) if self.files else self.declared.name
-
     def chain(self, path: str) -> Chain:
         """The chain of another file, as a route of this one.
 
@@ -98,20 +93,12 @@ class Site:
         return self.chains[path]
 
     def stale_answers(self, position: int, model: str | None) -> Runnable[Any, Any]:
-        """What the nearest cache outside the wrapper at `position` still holds, else the nearest inside it.
-
-        Raises:
-            ChainFileError: The pipeline has no cache.
+        """What the nearest cache outside the wrapper at `position` still holds, else the nearest inside it. A pipeline
+        without a cache was refused when its words were read.
         """
         from chainops.cache.stale import StaleAnswers
-        from chainops.spec.errors import ChainFileError, Problem
 
         places = [place for place, each in enumerate(self.declared.pipeline) if each.word == "cache"]
-        if not places:
-            problem = Problem(
-                key=f"pipeline.{position}", found="`stale_cache` without a cache", expected="`cache` in the pipeline"
-            )
-            raise ChainFileError(self.place, [problem])
         place = max((each for each in places if each < position), default=places[0])
         return StaleAnswers(cache=lambda: self.caches_of.get((place, model)) or self.caches[place], name="stale_cache")
 

@@ -22,7 +22,7 @@ from chainops.core.steps import Do, Forward, Plan
 from chainops.spec import yaml as chain_yaml
 from chainops.spec.build import Site, build
 from chainops.spec.chainfile import ChainFile, understand
-from chainops.spec.errors import ChainFileError, Problem
+from chainops.spec.errors import Problem
 
 if TYPE_CHECKING:
     from chainops.cache.cache import Cache
@@ -244,9 +244,7 @@ def load_route(path: Path, named_by: tuple[Path, ...]) -> Chain:
 
 
 def _read(path: Path, named_by: tuple[Path, ...] = (), *, is_route: bool = False) -> Chain:
-    files = (*named_by, path.resolve())
-    declared = understand(chain_yaml.read(path), path.parent, files)
-    return _chain(declared, path.parent, None, files=files, is_route=is_route)
+    return _chain(chain_yaml.read(path), path.parent, None, files=(*named_by, path.resolve()), is_route=is_route)
 
 
 def declare(words: Mapping[str, Any], *, base: str | Path = ".", documents: Sequence[Any] | None = None) -> Chain:
@@ -262,19 +260,20 @@ def declare(words: Mapping[str, Any], *, base: str | Path = ".", documents: Sequ
     said = {"chainops": 1, **words}
     if documents is not None:
         said["knowledge"] = {"documents": [], **said.get("knowledge", {})}
-    return _chain(understand(chain_yaml.Source("declared chain", said), Path(base)), Path(base), documents)
+    return _chain(chain_yaml.Source("declared chain", said), Path(base), documents)
 
 
 def _chain(
-    declared: ChainFile,
+    source: chain_yaml.Source,
     base: Path,
     documents: Sequence[Any] | None,
     *,
     files: tuple[Path, ...] = (),
     is_route: bool = False,
 ) -> Chain:
+    declared = understand(source, base, files)
     site = Site(declared, base.resolve(), documents, files=files)
-    _check_prompt(site)
+    _check_prompt(site, source)
     inner = build(site)
     memory = declared.memory
     if not is_route and (memory is not None or declared.kind == "chat"):
@@ -284,14 +283,15 @@ def _chain(
     return Chain(site=site, inner=inner, name=declared.name)
 
 
-def _check_prompt(site: Site) -> None:
+def _check_prompt(site: Site, source: chain_yaml.Source) -> None:
     """A prompt that leaves out the question, or the passages, would be answered all the same: wrongly."""
     needed = {"question"} if site.declared.knowledge is None else {"question", "context"}
     if missing := sorted(needed - site.prompt.variables):
         places = " and ".join(f"{{{{{name}}}}}" for name in missing)
         found = f"{site.prompt.source} without {places}"
         expected = f"a {site.declared.kind} prompt with a place for each"
-        raise ChainFileError(site.place, [Problem(key="prompt", found=found, expected=expected)])
+        line, column = source.at(("prompt",))
+        raise source.error([Problem(key="prompt", found=found, expected=expected, line=line, column=column)])
 
 
 def normal(value: Any, *, max_chars: int) -> dict[str, Any]:

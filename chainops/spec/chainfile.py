@@ -156,21 +156,26 @@ def understand(source: Source, base: Path | None = None, files: Sequence[Path] =
     declared: ChainFile | None = _validated(ChainFile, words, (), source, problems)
     if declared is not None:
         problems += _unknown_models(declared, pipeline, source)
+    problems += _lonely(pipeline, entries, source)
     if base is not None:
         problems += _unusable_files(pipeline, source, base, files)
     if problems:
         raise source.error(sorted(problems, key=lambda each: (each.line or 0, each.column or 0)))
     assert declared is not None
-    return declared.model_copy(update={"pipeline": tuple(pipeline)})
+    return declared.model_copy(update={"pipeline": tuple(pipeline.values())})
 
 
-def _pipeline(entries: Any, source: Source, problems: list[Problem]) -> list[PipelineEntry]:
+_Pipeline = Mapping[int, PipelineEntry]
+"""What is understood, by its position among all that is said."""
+
+
+def _pipeline(entries: Any, source: Source, problems: list[Problem]) -> _Pipeline:
     if entries is None:
-        return []
+        return {}
     if not isinstance(entries, list):
         problems.append(_problem(source, ("pipeline",), shown(entries), "a list of wrappers, such as `- cache: {}`"))
-        return []
-    understood: list[PipelineEntry] = []
+        return {}
+    understood: dict[int, PipelineEntry] = {}
     for position, entry in enumerate(entries):
         path: Path_ = ("pipeline", position)
         if isinstance(entry, str):
@@ -189,19 +194,32 @@ def _pipeline(entries: Any, source: Source, problems: list[Problem]) -> list[Pip
         prepared = known.prepared({} if said is None else said)
         settings = _validated(known.settings, prepared, (*path, word), source, problems)
         if settings is not None:
-            understood.append(PipelineEntry(word, settings))
+            understood[position] = PipelineEntry(word, settings)
     return understood
 
 
-def _unknown_models(declared: ChainFile, pipeline: list[PipelineEntry], source: Source) -> list[Problem]:
+def _unknown_models(declared: ChainFile, pipeline: _Pipeline, source: Source) -> list[Problem]:
     problems = []
-    for position, entry in enumerate(pipeline):
+    for position, entry in pipeline.items():
         for where, name in wrapper(entry.word).models_named(entry.settings):  # type: ignore[union-attr]
             if name not in declared.models:
                 path = _as_written(source, ("pipeline", position, entry.word), where)
                 expected = f"one of the models declared above: {listed(declared.models)}"
                 problems.append(_problem(source, path, repr(name), expected, nearest(name, declared.models)))
     return problems
+
+
+def _lonely(pipeline: _Pipeline, entries: Any, source: Source) -> Iterable[Problem]:
+    """What wrappers say that means nothing without another wrapper, where that one is not there: one that is there
+    with a mistake in it will be.
+    """
+    said = [each for each in entries if isinstance(each, str | Mapping)] if isinstance(entries, list) else []
+    there = set[str]().union(*({each} if isinstance(each, str) else each for each in said))
+    for position, entry in pipeline.items():
+        for where, word in wrapper(entry.word).wrappers_named(entry.settings):  # type: ignore[union-attr]
+            if word not in there:
+                path = _as_written(source, ("pipeline", position, entry.word), where)
+                yield _problem(source, path, f"`{where[-1]}` without a {word}", f"`{word}` in the pipeline")
 
 
 def _as_written(source: Source, path: Path_, where: Path_) -> Path_:
@@ -212,11 +230,9 @@ def _as_written(source: Source, path: Path_, where: Path_) -> Path_:
     return path
 
 
-def _unusable_files(
-    pipeline: list[PipelineEntry], source: Source, base: Path, files: Sequence[Path]
-) -> Iterable[Problem]:
+def _unusable_files(pipeline: _Pipeline, source: Source, base: Path, files: Sequence[Path]) -> Iterable[Problem]:
     """Files that wrappers name and that cannot be read: they are told where they are named."""
-    for position, entry in enumerate(pipeline):
+    for position, entry in pipeline.items():
         known = wrapper(entry.word)
         assert known is not None
         chains, others = list(known.chains_named(entry.settings)), list(known.files_named(entry.settings))
@@ -260,8 +276,21 @@ def _validated(model: type[BaseModel], value: Any, at: Path_, source: Source, pr
     except ValidationError as error:
         told = [_told(model, value, each, at, source) for each in error.errors(include_input=False)]
         misspelt = {f"no {each.nearest!r}" for each in told if each.nearest}  # `sya` for `say` is one mistake, not two
-        problems += [each for each in told if each.found not in misspelt]
+        problems += _joined(each for each in told if each.found not in misspelt)
         return None
+
+
+def _joined(problems: Iterable[Problem]) -> list[Problem]:
+    """One problem for one word, where several things would have been right: pydantic tells one for each of them."""
+    told: dict[Any, Problem] = {}
+    for each in problems:
+        word = each.expected if each.is_rule else None, each.key, each.found
+        if (other := told.get(word)) is None:
+            told[word] = each
+        elif each.expected != other.expected:
+            expected = f"{other.expected}, or {each.expected}"
+            told[word] = replace(other, expected=expected, nearest=other.nearest or each.nearest)
+    return list(told.values())
 
 
 def _told(model: type[BaseModel], value: Any, error: Any, at: Path_, source: Source) -> Problem:

@@ -46,6 +46,8 @@ class Wrapper:
     """The chain files it names as routes, likewise: what they say is part of what answers inside it."""
     files_named: Callable[[Any], Iterable[tuple[tuple[str | int, ...], str]]] = lambda _: ()
     """Other files it reads, from the folder of the chain file: the same."""
+    wrappers_named: Callable[[Any], Iterable[tuple[tuple[str | int, ...], str]]] = lambda _: ()
+    """The wrappers that have to be in the pipeline too, each with the path of the setting that needs it."""
 
     def prepared(self, value: Any) -> Any:
         """The settings' full form, from what the file says."""
@@ -117,6 +119,7 @@ _BUILT_IN = {
             alone="routes",
             models_named=resilient.models_of_fallback,
             chains_named=resilient.chains_of_fallback,
+            wrappers_named=resilient.wrappers_of_fallback,
         ),
         Wrapper("retry", RetrySettings, resilient.retry, "asks again what failed for a reason that passes"),
         Wrapper(

@@ -42,6 +42,12 @@ def chains_of_fallback(settings: FallbackSettings) -> Named:
             yield ("routes", position, "chain"), route.chain
 
 
+def wrappers_of_fallback(settings: FallbackSettings) -> Named:
+    for position, route in enumerate(settings.routes):
+        if isinstance(route, StaleRoute):
+            yield ("routes", position, "stale_cache"), "cache"
+
+
 def fallback(settings: FallbackSettings, site: Site, rest: Rest) -> Fallback:
     """Begins with the model that a wrapper further out chose, listed here or not; the others follow in their order."""
     routes = list(settings.routes)

@@ -89,12 +89,37 @@ def test_a_mistake_is_named_with_line_column_and_nearest_word(old, new, at, key,
         ("fallback: [small, 3]", "3", "a mapping, such as `{say: ...}`"),
         ("retry: [{password: hunter2}]", "[{password: ***}]", "a mapping, such as `{attempts: ...}`"),
         ("hedge: small", "'small'", "a mapping, such as `{model: ...}`"),
+        ("hedge: {model: small, after: soon}", "'soon'", "'p95', or seconds, or a number with a unit such as 250ms"),
+        ("hedge: {model: small, after: -1}", "-1", "'p95', or greater than 0"),
+        ("fallback: [small, {stale_cache: true}]", "`stale_cache` without a cache", "`cache` in the pipeline"),
     ],
 )
 def test_a_mistake_says_what_was_found_and_what_would_be_right(entry, found, expected):
     (told,) = problems(GOOD[: GOOD.index("pipeline:")] + f"pipeline:\n  - {entry}\n")
     assert told.found == found
     assert expected in told.expected
+
+
+def test_two_ways_to_be_right_are_told_with_the_nearest_word_of_both():
+    (told,) = problems(GOOD.replace("- cache: {threshold: 0.9, ttl: 24h}", "- hedge: {model: small, after: p96}"))
+    assert (told.line, told.column, told.key) == (9, 27, "pipeline.0.hedge.after")
+    assert told.nearest == "p95"
+    assert "did you mean 'p95'?" in str(told)
+
+
+@pytest.mark.parametrize(
+    ("routes", "line", "column", "key"),
+    [
+        ("[small, {stale_cache: true}]", 9, 24, "pipeline.0.fallback.1.stale_cache"),
+        ("{routes: [small, {stale_cache: true}]}", 9, 33, "pipeline.0.fallback.routes.1.stale_cache"),
+    ],
+)
+def test_a_route_into_a_cache_that_is_not_there_is_told_where_it_is_named(routes, line, column, key):
+    text = GOOD[: GOOD.index("  - cache")] + f"  - fallback: {routes}\n"
+    (told,) = problems(text)
+    assert (told.line, told.column, told.key) == (line, column, key)
+    assert str(told).endswith("found `stale_cache` without a cache; expected `cache` in the pipeline")
+    assert understand(parse(text + "  - cache\n", "f", {}))
 
 
 def test_what_does_not_fit_its_kind_is_told_with_the_words_that_are_there():
@@ -109,6 +134,20 @@ def test_texts_under_names_of_secrets_are_not_shown():
     assert shown_words({"url": "redis://u:hunter2@h", "none": None, "on": [True]}) == (
         "{url: redis://***@h, none: null, on: [true]}"
     )
+
+
+def test_one_wrapper_s_mistake_neither_moves_nor_adds_those_of_the_others():
+    text = GOOD.replace("threshold", "treshold").replace("[small, local", "[{stale_cache: true}, smal")
+    assert [(each.line, each.column, each.key) for each in problems(text)] == [
+        (9, 13, "pipeline.0.cache.treshold"),
+        (10, 37, "pipeline.1.fallback.1"),
+    ]
+
+
+@pytest.mark.parametrize("pipeline", ["5", "cache", "{cache: {}}", "[5]", "[[[a]]]", "[~]", "[{fallback: [small]}, 5]"])
+def test_what_is_no_pipeline_is_one_mistake(pipeline):
+    (told,) = problems(GOOD[: GOOD.index("pipeline:")] + f"pipeline: {pipeline}\n")
+    assert told.line == 8
 
 
 def test_all_mistakes_are_told_at_once_in_the_order_of_the_file():

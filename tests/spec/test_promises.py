@@ -105,6 +105,13 @@ def test_a_prompt_without_the_question_or_the_passages_is_refused(tmp_path, text
     with pytest.raises(ChainFileError) as caught:
         chainops.declare(words, base=tmp_path)
     assert missing in str(caught.value)
+    lines = ["chainops: 1", "name: t", "kind: rag", "models: {m: extractive}", "knowledge: {documents: '*.txt'}"]
+    (tmp_path / "c.yaml").write_text("\n".join([*lines, "prompt: file:p.md"]))
+    with pytest.raises(ChainFileError) as caught:
+        chainops.load(tmp_path / "c.yaml")
+    (problem,) = caught.value.problems
+    assert (caught.value.place, problem.line, problem.column) == (str(tmp_path / "c.yaml"), 6, 1)
+    assert missing in problem.found
 
 
 def test_documents_that_cannot_be_read_are_told_with_the_answer_that_read_the_others(tmp_path):

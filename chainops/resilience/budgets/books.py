@@ -6,8 +6,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 
 from chainops.core.background import Background
+from chainops.core.clock import current_clock
 from chainops.core.errors import StoreError
 from chainops.core.forking import reset_in_child
 from chainops.resilience.budgets.policy import Amount, Window
@@ -37,6 +39,8 @@ class Books:
         reset_in_child(self)
         self._writer = Background("chainops spending", waiting_at_most=10_000, finishes=True)
         self._looked = float("-inf")
+        self._forgotten: dict[tuple[str, str | None], float] = {}
+        """User and tenant (None: any), and until when calls that were begun are nobody's."""
         self.problem: str | None = None
         """What is wrong with the store, until something was written again."""
         self.unwritable = 0
@@ -93,17 +97,24 @@ class Books:
         """Note calls that nobody settled within an hour as lost; how many. Raises `StoreError`."""
         lost = self._counters.holds(before=now - LOST_AFTER_S)
         if lost:
-            self._ledger.add([each.call for each in lost])
+            self._note([(each.id, each.call) for each in lost])
+            if nobodys := [each.call.id for each in lost if each.call.user is None]:
+                self._ledger.take_names_off(nobodys)  # whoever began to note it may have known whose it was
             self._counters.settle([(each.id, each.amount) for each in lost])
         return len(lost)
 
-    def forget(self, user: str, tenant: str | None = None) -> int:
-        """Take a user's name off everything; the number of calls noted. Totals hold no names.
+    def forget(self, user: str, tenant: str | None = None, *, wait_s: float = 10.0) -> int:
+        """Take a user's name off everything; the number of calls noted so far. Totals hold no names.
+
+        Calls that are under way, here or in another process, or still to be written, are noted as nobody's. Blocks, for
+        `wait_s` until they are written, so that they count, and for the store.
 
         Raises:
             StoreError: Something is left; call it again.
         """
-        self.flush()
+        self.flush(wait_s)
+        with self._lock:
+            self._forgotten[user, tenant] = current_clock().time()
         self._counters.forget(user, tenant)
         return self._ledger.forget(user, tenant)
 
@@ -150,8 +161,8 @@ class Books:
     def _write_all(self, batch: list[tuple[str, Amount, Spend | None]]) -> None:
         """The list first: a hold that is gone can no longer be noted as lost. Both may be repeated."""
         try:
-            if calls := [call for _, _, call in batch if call is not None]:
-                self._ledger.add(calls)
+            if calls := [(hold, call) for hold, _, call in batch if call is not None]:
+                self._note(calls)
             self._counters.settle([(hold, actual) for hold, actual, _ in batch])
         except StoreError:
             raise
@@ -163,3 +174,22 @@ class Books:
                 self._write_all([each])
             return
         self.problem = None
+
+    def _note(self, calls: Sequence[tuple[str, Spend]]) -> None:
+        """List calls by their holds; those of a user who was forgotten since they began are nobody's.
+
+        Whether one was is asked after they are listed and before their holds are gone: a forgetting takes the name off
+        the holds first and off the list last, so it finds the call listed or is found on its hold. May be repeated.
+        """
+        self._ledger.add([replace(call, user=None) if self._is_forgotten(call) else call for _, call in calls])
+        named = {hold: call for hold, call in calls if call.user is not None}
+        nameless = set(self._counters.nameless(list(named))) if named else set()
+        if gone := [call.id for hold, call in named.items() if hold in nameless or self._is_forgotten(call)]:
+            self._ledger.take_names_off(gone)
+
+    def _is_forgotten(self, call: Spend) -> bool:
+        if call.user is None:
+            return False
+        with self._lock:
+            until = [self._forgotten.get((call.user, tenant), float("-inf")) for tenant in {None, call.tenant}]
+        return call.at <= max(until)

@@ -194,6 +194,9 @@ class Counters(Protocol):
     def forget(self, user: str, tenant: str | None = None) -> None:
         """Take a user's name off all holds."""
 
+    def nameless(self, holds: Sequence[str]) -> list[str]:
+        """Those among them that are there, and on which no user's name is."""
+
     def tidy(self, now: float) -> None:
         """Delete the totals of windows that ended long ago."""
 
@@ -206,6 +209,9 @@ class Ledger(Protocol):
 
     def forget(self, user: str, tenant: str | None = None) -> int:
         """Take a user's name off all calls, which stay; how many there were."""
+
+    def take_names_off(self, calls: Sequence[str]) -> None:
+        """Make these calls nobody's; unknown ones are ignored. Raises `StoreError`: repeat it."""
 
 
 By = Literal["user", "tenant", "feature", "model", "day", "chain", "purpose", "outcome", "key_name"]

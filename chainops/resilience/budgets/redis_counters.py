@@ -133,6 +133,12 @@ class RedisCounters:
                 with self._store.client() as client:
                     client.set(f"{PREFIX}hold:{hold.id}", json.dumps(told), xx=True)
 
+    def nameless(self, holds: Sequence[str]) -> list[str]:
+        with self._store.client() as client:
+            texts: Any = client.mget([f"{PREFIX}hold:{name}" for name in holds]) if holds else []
+        found = [_hold(json.loads(text)) for text in texts if text]
+        return [each.id for each in found if each.call.user is None]
+
     def tidy(self, now: float) -> None:
         """Nothing to do: the server lets old windows go."""
 

@@ -104,6 +104,14 @@ class SqlCounters:
         whose = (c.user == user, *(() if tenant is None else (c.tenant == tenant,)))
         with self._store.write() as connection:
             connection.execute(tables().holds.update().where(*whose).values(user=None))
+        self._store.scrub()
+
+    def nameless(self, holds: Sequence[str]) -> list[str]:
+        table = tables().holds
+        self._store.migrate(schema())
+        query = table.select().with_only_columns(table.c.hold).where(table.c.hold.in_(holds), table.c.user.is_(None))
+        with self._store.read() as connection:
+            return list(connection.execute(query).scalars())
 
     def tidy(self, now: float) -> None:
         """Delete the totals of windows that ended long ago."""

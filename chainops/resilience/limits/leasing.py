@@ -60,6 +60,7 @@ class LeasedAccount:
         self._recent: Counter[str] = Counter()
         self._usual: Counter[str] = Counter()
         self._ask_at, self._pause_s, self._free_at = float("-inf"), _SOONEST_S, float("-inf")
+        self._is_refused = False
         self.is_alone = False
         self._alone_used: Counter[str] = Counter()
         self._alone_told: Counter[str] = Counter()
@@ -188,6 +189,17 @@ class LeasedAccount:
         with self.lock:
             return not self.is_alone and now >= self._ask_at and not self._has(needs, now)
 
+    def perhaps(self, now: float, *, has_line: bool) -> dict[str, int]:
+        """What may be had as far as is known: until the bank says no, all that this process does not use itself.
+
+        Empty when it said no, to those in line or just now: then there is nothing but what is in hand.
+        """
+        with self.lock:
+            if self.is_alone or (self._is_refused and (has_line or now < self._ask_at)):
+                return {}
+            used = self.used(now)
+            return {name: limit - used.get(name, 0) for name, limit in self.limits.items()}
+
     def again_s(self, now: float) -> float:
         """Until the bank may be asked again; inf while it cannot be reached."""
         with self.lock:
@@ -266,7 +278,8 @@ class LeasedAccount:
                     self._blocks[name].append(Part(name, given["slot"], amount, asked_at + _LEASE_S))
             self.holders, self._share = given["holders"], given["share"]
             self._allowed = max(self._share, self.sitting + given["given"].get("seats", 0))
-            if any(given["given"].get(name, 0) < amount for name, amount in ask["must"].items()):
+            self._is_refused = any(given["given"].get(name, 0) < amount for name, amount in ask["must"].items())
+            if self._is_refused:
                 self._free_at = now + given["wait"] / 1000
                 self._ask_at = now + self._pause_s
                 self._pause_s = min(_LATEST_S, self._pause_s * 2)

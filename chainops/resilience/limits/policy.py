@@ -8,8 +8,9 @@ client that always wants more gets at least `60 / (60 + slot_s)` of its limit.
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 WINDOW_S = 60.0
@@ -145,6 +146,29 @@ def pushed_out(flows: Mapping[str, int], newcomer: str) -> str | None:
     if largest is None or flows[largest] <= flows.get(newcomer, 0) + 1:
         return None
     return largest
+
+
+def turned_away(places: Sequence[Place], excess: int, now: float, *, ageing_s: float) -> list[int]:
+    """When a queue is too long by `excess`: who is refused, by position. Each time it is the flow with the most in it
+    that gives up a place, and there who would go last; among equal flows, who would go last of all.
+    """
+    keys = [before(each, now, ageing_s=ageing_s) for each in places]
+    flows: dict[str, list[int]] = {}
+    for position in sorted(range(len(places)), key=keys.__getitem__):
+        flows.setdefault(places[position].flow, []).append(position)
+
+    def rank(flow: str) -> tuple[float, ...]:
+        return -len(flows[flow]), *(-part for part in keys[flows[flow][-1]])
+
+    largest = [(rank(flow), flow) for flow in flows]
+    heapq.heapify(largest)
+    refused: list[int] = []
+    while largest and len(refused) < excess:
+        _, flow = heapq.heappop(largest)
+        refused.append(flows[flow].pop())
+        if flows[flow]:
+            heapq.heappush(largest, (rank(flow), flow))
+    return refused
 
 
 def too_large(limits: Needs, needs: Needs) -> Iterator[tuple[str, int, int]]:

@@ -12,7 +12,7 @@ from chainops.core.signal import Signal
 from chainops.core.steps import Do, Hear, Plan, Step, Wait
 from chainops.resilience.limits.leasing import LeasedAccount, Line
 from chainops.resilience.limits.permits import Permit, Queue
-from chainops.resilience.limits.policy import Needs, Place, Turns, before, pushed_out, too_large
+from chainops.resilience.limits.policy import Needs, Place, Turns, before, pushed_out, too_large, turned_away
 from chainops.resilience.limits.records import Account, Ceiling, LimitWaited, Overloaded, Stats, TooLarge
 from chainops.stores import fork
 
@@ -26,17 +26,22 @@ _LEAST_AGAIN_S = 0.1
 
 
 class _Waiter:
-    __slots__ = ("needs", "permit", "place", "pushed_out", "signal", "until")
+    __slots__ = ("needs", "permit", "place", "refused", "signal", "until")
 
     def __init__(self, needs: Needs, place: Place, until: float) -> None:
         self.needs, self.place, self.until = needs, place, until
         self.signal = Signal()
         self.permit: Permit | None = None
-        self.pushed_out = False
+        self.refused: tuple[str, str] | None = None
+        """Reason and problem."""
 
 
 class Pool:
     """Permits of one key. Calls take them at once, or queue for them.
+
+    Where permits are leased, a call may stand in line only until the bank has been heard. It is not known then whether
+    it has to queue, so those whom the bank may let go, and no more, stand there beside the `queue.most` who do. When
+    the bank says no, those beyond that are refused: of the flow that has the most in line, who would go last.
 
     Args:
         label: What people know it by, such as "user" or a key's variable.
@@ -136,6 +141,7 @@ class Pool:
                 while self._pumps_again:
                     self._pumps_again = False
                     self._let_go(now)
+                    self._turn_away(now)
             finally:
                 self._is_pumping = False
 
@@ -154,6 +160,38 @@ class Pool:
             first.permit = permit
             first.signal.tell()
         self._head = None
+
+    def _turn_away(self, now: float) -> None:
+        """Refuse who is too many, now that the bank was heard."""
+        if len(self._waiting) <= self.queue.most:
+            return
+        excess = self._queued(now) - self.queue.most
+        places = [each.place for each in self._waiting]
+        gone = set(turned_away(places, excess, now, ageing_s=self.queue.ageing_s))
+        refused = [each for at, each in enumerate(self._waiting) if at in gone]
+        self._waiting = [each for at, each in enumerate(self._waiting) if at not in gone]
+        for each in refused:
+            each.refused = "queue full", f"{self.queue.most} calls wait"
+            each.signal.tell()
+        if self._head in refused:
+            self._head = None
+
+    def _queued(self, now: float, *newcomer: _Waiter) -> int:
+        """How many of those in line have to wait, as far as is known."""
+        line = [*self._waiting, *newcomer]
+        left = self._perhaps(line[0], now) if line else {}
+        for ahead, each in enumerate(line):
+            if not left or any(left.get(name, amount) < amount for name, amount in each.needs.items()):
+                return len(line) - ahead
+            left = {name: amount - each.needs.get(name, 0) for name, amount in left.items()}
+        return 0
+
+    def _perhaps(self, first: _Waiter, now: float) -> dict[str, int]:
+        if not isinstance(self.account, LeasedAccount):
+            return {}
+        if self.ceiling is not None and self.ceiling.wait_s(first.needs, now) > 0:
+            return {}  # it is not the bank that they wait for
+        return self.account.perhaps(now, has_line=bool(self._waiting))
 
     def _line(self, now: float) -> Line:
         with self.lock:
@@ -212,7 +250,7 @@ class Pool:
             place = Place(flow, self._turns.next_of(flow), caller.priority, now)
             waiter = _Waiter(needs, place, now + left_s)
             self._refuse_in_vain(waiter, now, model, len(self._waiting))
-            if len(self._waiting) >= self.queue.most:
+            if len(self._waiting) >= self.queue.most and self._queued(now, waiter) > self.queue.most:
                 loser = pushed_out(flows, flow)
                 if loser is None:
                     wait_s = self._expected_wait_s(needs, now, self._waiting)
@@ -222,7 +260,7 @@ class Pool:
                     key=lambda each: before(each.place, now, ageing_s=self.queue.ageing_s),
                 )
                 self._waiting.remove(last)
-                last.pushed_out = True
+                last.refused = "pushed out", "others took its place in the queue"
                 last.signal.tell()
             self._waiting.append(waiter)
         return waiter
@@ -231,14 +269,12 @@ class Pool:
         """What a waiter does now; None when it has its permit."""
         now = clock.monotonic()
         with self.lock:
-            if waiter.permit is None and not waiter.pushed_out:
+            if waiter.permit is None and waiter.refused is None:
                 self.pump(now)
             if waiter.permit is not None:
                 return None
-            if waiter.pushed_out:
-                raise self._overloaded(
-                    model, "pushed out", "others took its place in the queue", self.account.wait_s(waiter.needs, now)
-                )
+            if waiter.refused is not None:
+                raise self._overloaded(model, *waiter.refused, self._expected_wait_s(waiter.needs, now, self._waiting))
             is_first = waiter is self._head
             leased = self.account if isinstance(self.account, LeasedAccount) else None
             if is_first and leased is not None and leased.wants_more(waiter.needs, now):

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import random
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -133,6 +134,77 @@ def test_a_forgotten_user_is_nobody_and_the_sums_stay(store, books, make_hold):
     (row,) = spending(store, "help", "user").rows
     assert (row["what"], row["calls"]) == (None, 5)
     assert b"ann" not in Path(store.place).read_bytes()
+
+
+class Slow(SqlLedger):
+    """Takes some milliseconds before and after each step."""
+
+    def __init__(self, store, dice):
+        super().__init__(store)
+        self.dice = dice
+
+    def __getattribute__(self, name):
+        found = super().__getattribute__(name)
+        if name not in ("add", "forget", "take_names_off"):
+            return found
+
+        def slowly(*arguments):
+            time.sleep(self.dice.random() * 0.02)
+            try:
+                return found(*arguments)
+            finally:
+                time.sleep(self.dice.random() * 0.02)
+
+        return slowly
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("by", ["this process", "another process"])
+def test_no_call_is_noted_with_the_name_of_a_user_forgotten_while_it_was_on_its_way(tmp_path, make_hold, seed, by):
+    """Calls set aside, settled, or on their way to a slow store, when the forgetting begins or until it ends."""
+    dice, at = random.Random(seed), time.time() - 1
+    mine = SqlStore(tmp_path / "budgets.db")
+    books = Books(SqlCounters(mine), Slow(mine, dice))
+    theirs = books if by == "this process" else Books(SqlCounters(mine), Slow(SqlStore(tmp_path / "budgets.db"), dice))
+    holds = [make_hold(f"h{n}", usd=0.001, at=at, user=dice.choice(["ann-b", "bob"]))[0] for n in range(40)]
+    is_held = [by == "another process" or dice.random() < 0.8 for _ in holds]  # the store was gone when it began
+    for hold, is_there in zip(holds, is_held, strict=True):
+        if is_there:
+            books.reserve(hold, make_hold(at=at)[1])
+
+    def settle():
+        for hold in holds:
+            books.settle_later(hold.id, Amount(1_000_000, 3), replace(hold.call, outcome="ok"))
+            time.sleep(dice.random() * 0.003)
+
+    settling = threading.Thread(target=settle)
+    settling.start()
+    time.sleep(dice.random() * 0.12)
+    theirs.forget("ann-b", dice.choice([None, "acme"]), wait_s=0.0)
+    settling.join()
+    assert books.flush(60)
+    calls = {row["what"]: row["calls"] for row in spending(mine, "help", "user").rows}
+    assert calls == Counter(None if hold.call.user == "ann-b" else "bob" for hold in holds)
+    assert SqlCounters(mine).holds(before=at + 1) == []
+    assert not [each.name for each in tmp_path.iterdir() if b"ann-b" in each.read_bytes()]
+
+
+def test_a_call_begun_after_a_user_was_forgotten_has_its_name_again(store, books, make_hold):
+    books.forget("ann")
+    noted(books, make_hold, count=2, at=time.time() + 1)
+    assert books.flush(60)
+    (row,) = spending(store, "help", "user").rows
+    assert (row["what"], row["calls"]) == ("ann", 2)
+
+
+def test_a_lost_call_of_a_forgotten_user_is_nobodys_though_its_process_was_killed_while_noting_it(store, make_hold):
+    books, ledger = Books(SqlCounters(store), SqlLedger(store)), SqlLedger(store)
+    hold, concerned = make_hold(usd=0.01)
+    books.reserve(hold, concerned)
+    books.forget("ann")
+    ledger.add([hold.call])  # what the process had just done
+    assert Books(SqlCounters(store), ledger).adopt_lost(NOW + 4_000) == 1
+    assert [row["what"] for row in spending(store, "help", "user").rows] == [None]
 
 
 def test_a_table_shows_itself_and_is_plain_json(store, books, make_hold):

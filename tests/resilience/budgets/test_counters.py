@@ -102,7 +102,9 @@ def test_a_forgotten_users_name_is_on_no_hold(counters, make_hold):
         counters.reserve(hold, concerned)
     counters.forget("ann", "acme")
     assert {each.id: each.call.user for each in counters.holds(before=NOW + 1)} == {"a": None, "b": "bob", "c": "ann"}
+    assert counters.nameless(["a", "b", "c", "never"]) == ["a"]
     counters.settle([("a", Amount(5, 0))])
+    assert counters.nameless(["a"]) == counters.nameless([]) == []
     assert counters.totals("b", "k", ["day 2023-11-14"])[0].nano_usd == 20_000_005
 
 

@@ -8,6 +8,7 @@ import multiprocessing
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chainops.core.clock import Clock
+from chainops.core.errors import StoreUnavailable
+from chainops.core.steps import Do, Hear
 from chainops.resilience.limits.component import Pools
 from chainops.resilience.limits.exchange import TTL_MS, exchange
 from chainops.resilience.limits.keeper import Keeper
@@ -279,3 +282,111 @@ def test_a_forked_child_holds_nothing_of_its_parents(tmp_path, run_of, play):
     assert holder != pool.account.holder
     assert pool.account.used(clock.monotonic())["seats"] == 1
     keeper.close()
+
+
+# What comes at one moment: nobody is refused for calls that wait only until the store has answered
+
+
+def held_waiting_refused(pool, callers, run_of, play, keep_alive=lambda: None):
+    """How many of those who come at one moment are let in, and wait or are refused while nobody leaves."""
+    clock, told, leave, start = Clock(), [], threading.Event(), threading.Barrier(len(callers))
+
+    def come(caller):
+        start.wait()
+        try:
+            permit = play(pool.enter({"seats": 1}, run_of(clock, **caller), "m"))
+        except Overloaded as refused:
+            told.append(refused.reason)
+            return
+        told.append("in")
+        leave.wait(60)
+        permit.close(clock.monotonic())
+
+    def all_are_known():
+        return len(told) + pool.waiting() == len(callers)
+
+    def is_settled():
+        if not all_are_known() or (pool.waiting() and pool.account.wants_more({"seats": 1}, clock.monotonic())):
+            return False
+        pool.pump(clock.monotonic())  # what the store said is heard, but perhaps not yet acted on
+        return all_are_known()
+
+    threads = [threading.Thread(target=come, args=[caller], daemon=True) for caller in callers]
+    for thread in threads:
+        thread.start()
+    until = time.monotonic() + 60
+    while not is_settled():
+        assert time.monotonic() < until
+        keep_alive()
+        time.sleep(0.005)
+    found = told.count("in"), pool.waiting(), told.count("queue full")
+    leave.set()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(told) == ["in"] * (found[0] + found[1]) + ["queue full"] * found[2], "all who waited got in"
+    return found
+
+
+@pytest.mark.parametrize("most", [0, 4])
+def test_of_those_who_come_at_one_moment_all_for_whom_there_is_room_get_in_or_wait(place, run_of, play, most):
+    pool, keeper = pool_at(place, {"seats": 20}, queue=Queue(most, 60))
+    assert held_waiting_refused(pool, [{}] * 40, run_of, play) == (20, most, 20 - most)
+    keeper.close()
+
+
+@pytest.mark.parametrize("most", [0, 4])
+def test_those_for_whom_another_process_left_no_room_are_refused_when_the_store_says_so(place, run_of, play, most):
+    pool, keeper = pool_at(place, {"seats": 20}, queue=Queue(most, 60))
+    told = [(pool.account.key, ask("another", limits={"seats": 20}, seats=12))]
+    keeper.bank.exchange(told)
+    found = held_waiting_refused(pool, [{}] * 40, run_of, play, lambda: keeper.bank.exchange(told))
+    assert found == (8, most, 32 - most)
+    keeper.close()
+
+
+def test_a_line_that_waits_for_the_store_is_bounded_and_cut_in_fair_order_when_the_store_says_no(place, run_of):
+    clock = ManualClock()
+    pool, keeper = pool_at(place, {"seats": 20}, queue=Queue(4, 60), clock=clock, has_thread=False)
+    keeper.bank.exchange([(pool.account.key, ask("another", limits={"seats": 20}, seats=20))])
+    plans = [pool.enter({"seats": 1}, run_of(clock, tenant=tenant), "m") for tenant in ["crowd"] * 30 + ["other"] * 2]
+    steps = [reason_or_step(plan) for plan in plans]
+    assert isinstance(steps[0], Do)
+    assert [isinstance(step, Hear) for step in steps[1:24]] == [True] * 23, "20 may have a seat, and 4 may wait"
+    assert steps[24:30] == ["queue full"] * 6
+    assert [isinstance(step, Hear) for step in steps[30:]] == [True] * 2, "another tenant pushes out the crowd's last"
+    steps[0].work()
+    told = [reason_or_step(plan) for plan in plans[:24] + plans[30:]]
+    assert told[2:22] == ["queue full"] * 20
+    assert told[22:24] == ["pushed out"] * 2
+    assert [isinstance(step, Hear) for step in told[:2] + told[24:]] == [True] * 4
+    with pytest.raises(Overloaded, match="4 calls wait") as caught:
+        next(pool.enter({"seats": 1}, run_of(clock, tenant="other"), "m"))
+    assert caught.value.waiting == 4
+    keeper.close()
+
+
+def reason_or_step(plan):
+    try:
+        return next(plan)
+    except StopIteration:
+        return "in"
+    except Overloaded as refused:
+        return refused.reason
+
+
+def test_who_comes_when_the_store_cannot_be_reached_queues_for_this_processs_share(tmp_path, run_of):
+    class Gone(SqlBank):
+        def exchange(self, asks):
+            raise StoreUnavailable(self.place, "gone", "wait")
+
+    clock = ManualClock()
+    keeper = Keeper(Gone(SqlStore(f"sqlite:///{tmp_path / 'limits.db'}")), clock, has_thread=False)
+    pool = Pools(key(), {"seats": 20}, Queue(4, 60), lambda: keeper).of("", "chain")
+    pool.account.holders = 2
+    plans = [pool.enter({"seats": 1}, run_of(clock), "m") for _ in range(24)]
+    steps = [reason_or_step(plan) for plan in plans]
+    steps[0].work()
+    told = [reason_or_step(plan) for plan in plans]
+    assert told[:10] == ["in"] * 10
+    assert [isinstance(step, Hear) for step in told[10:14]] == [True] * 4
+    assert told[14:] == ["queue full"] * 10

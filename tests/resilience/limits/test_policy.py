@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from chainops.resilience.limits.accounts import OwnAccount
-from chainops.resilience.limits.policy import SLOT_S, WINDOW_S, Place, Turns, Window, before, pushed_out, too_large
+from chainops.resilience.limits.policy import (
+    SLOT_S,
+    WINDOW_S,
+    Place,
+    Turns,
+    Window,
+    before,
+    pushed_out,
+    too_large,
+    turned_away,
+)
 
 LIMIT = 20
 
@@ -164,6 +175,22 @@ def test_a_flow_that_was_idle_has_no_turns_saved_up():
 )
 def test_in_a_full_queue_the_largest_flow_gives_way_to_smaller_ones(flows, newcomer, loser):
     assert pushed_out(flows, newcomer) == loser
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abcd"), st.integers(-10, 10), st.floats(0, 30)), max_size=30),
+    st.integers(0, 35),
+)
+def test_who_is_turned_away_goes_last_in_one_of_the_flows_that_have_the_most(told, excess):
+    places = [Place(flow, turn, priority, since) for turn, (flow, priority, since) in enumerate(told)]
+    refused = turned_away(places, excess, 40.0, ageing_s=3.0)
+    assert len(set(refused)) == len(refused) == min(excess, len(places))
+    line = dict(enumerate(places))
+    for position in refused:
+        sizes = Counter(each.flow for each in line.values())
+        most = [at for at, each in line.items() if sizes[each.flow] == max(sizes.values())]
+        assert position == max(most, key=lambda at: before(places[at], 40.0, ageing_s=3.0))
+        del line[position]
 
 
 def test_what_can_never_be_granted_is_named():
