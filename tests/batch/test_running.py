@@ -196,6 +196,15 @@ def test_numbers_that_json_does_not_have_are_kept_as_text_or_nothing(talk, out, 
     assert [each["n"] for each in read(out)] == told
 
 
+@pytest.mark.parametrize("name", ["note", "notes", "run", "same", "journal"])
+def test_a_row_is_not_asked_again_whatever_the_columns_are_called_that_are_kept(talk, rows, out, read, server, name):
+    source = rows(4, **{name: "told"})
+    run(talk(), source, out, keep=name, limit=2)
+    run(talk(), source, out, keep=name, in_order=True)
+    assert [(each["row"], each[name]) for each in read(out)] == [(n, "told") for n in range(1, 5)]
+    assert sorted(asked(server)) == [f"question {n}" for n in range(1, 5)]
+
+
 def test_rows_that_can_be_read_once_only_cannot_be_taken_up(talk, out, server):
     server.fail(Status(500))
     run(talk(), iter(["a"]), out)
