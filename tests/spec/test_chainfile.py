@@ -115,6 +115,13 @@ def test_what_stands_under_names_of_secrets_is_not_shown():
     assert shown([{"keys": ["hunter2", 3]}, {"say": "one\ntwo"}]) == r"[{keys: [***, 3]}, {say: 'one\ntwo'}]"
 
 
+@pytest.mark.parametrize("word", ["keys: hunter2", "keys: [hunter2 x]", "keys: [hunter2, 5]", "key_env: hunter2 x"])
+def test_what_stands_where_the_name_of_a_key_should_is_not_shown(word):
+    (told, *_) = problems(GOOD.replace("timeout_s: 10", word))
+    assert told.key.startswith("models.small.key")
+    assert "hunter2" not in str(told)
+
+
 def test_all_mistakes_are_told_at_once_in_the_order_of_the_file():
     told = problems(
         GOOD.replace("kind: rag", "kind: x").replace("timeout_s: 10", "timeout_s: -1").replace("cache:", "cash:")
