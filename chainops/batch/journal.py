@@ -182,10 +182,10 @@ class Journal:
                 if not line.endswith(b"\n"):
                     break
                 self.damaged += 1
-            elif "note" in told:
-                self.notes.append(told["note"])
-            else:
+            elif "row" in told:  # a record, whatever its columns are called
                 self._learn(told, place)
+            else:
+                self.notes.append(told["note"])
             place += len(line)
         os.ftruncate(self._write, place)
         self._read.close()  # what it has read ahead may just have been cut off

@@ -6,7 +6,6 @@ import csv
 import hashlib
 import io
 import json
-import math
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,6 +28,9 @@ CALLER_FACTS = ("user", "tenant", "feature", "session")
 """Columns that say who asks. They go into the row's caller, not to the prompt."""
 _NAMES_READ, _NAMES_TOLD, _NAME_CHARS = 1000, 20, 60
 """How many names of columns are remembered and told, and how much of each, when one is missing."""
+_NO_JSON = {"NaN": None, "Infinity": "inf", "-Infinity": "-inf"}
+_MISSING = {"NaT", "<NA>"}
+"""What pandas has for a missing time or value."""
 _PARQUET_ROWS = 256
 """How many rows of a Parquet file are in memory at once."""
 
@@ -146,14 +148,19 @@ def _no_column(source: Source, name: str, names: list[str]) -> InvalidInput:
 def _kept(raw: Any, keep: Sequence[str]) -> dict[str, Any]:
     """The columns to be kept of a row, as JSON has them; None for what it does not have."""
     found = raw if isinstance(raw, Mapping) else {}
-    return {name: _finite(found.get(name)) for name in keep if name not in CARRIED}
+    return {name: _as_json(found.get(name)) for name in keep if name not in CARRIED}
 
 
-def _finite(value: Any) -> Any:
-    """JSON has no numbers like these: pandas' NaN is nothing."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else str(value)
-    return value
+def _as_json(value: Any) -> Any:
+    """What JSON can say of a value, however deep: NaN is nothing there, other numbers that it lacks are text."""
+    if value is None or isinstance(value, str | int):
+        return value
+    return json.loads(json.dumps(value, default=_as_text), parse_constant=_NO_JSON.get)
+
+
+def _as_text(value: Any) -> str | None:
+    text = str(value)
+    return None if text in _MISSING else text
 
 
 def row_of(number: int, raw: Any, column: str) -> Row:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar
 
@@ -42,6 +42,8 @@ from chainops.core.steps import Ask, Do, Forward, Plan, Say, Wait
 from chainops.text.personal import personal
 
 _LOOK_AGAIN_S = 0.05
+_HURRY_S = 0.05
+"""So long before the deadline a paced hit makes no more pauses."""
 """How often a request looks whether another process has finished the call it waits for."""
 
 
@@ -226,14 +228,8 @@ class SemanticCache(Component[Any, Any]):
             yield Say(message)
             return
         left = iter(pieces(message))
-        try:
-            for piece in left:
-                yield Say(piece)
-                pause_s = tokens_of(piece) / pace
-                if run.remaining_s is None or run.remaining_s > 2 * pause_s:  # an answer that is there is never late
-                    yield Wait(pause_s)
-        except DeadlineExceeded:  # the machine was so busy that a pause took longer than it should
-            with run.without_deadline():
+        if not (yield from _paced(left, pace, run)):
+            with run.without_deadline():  # an answer that is there is never late, here and further out
                 for piece in left:
                     yield Say(piece)
 
@@ -395,6 +391,27 @@ class SemanticCache(Component[Any, Any]):
         if entry is None or entry.knowledge != found.version or not self._lookup().is_open_to(entry, run.caller.tenant):
             return None
         return entry if policy.is_alive(entry.created_at, now=now, ttl_s=self.settings.ttl) else None
+
+
+def _paced(left: Iterator[Any], pace: float, run: Run) -> Plan[bool]:
+    """Say pieces with pauses between them until the deadline is near; whether that was all."""
+    for piece in left:
+        yield Say(piece)
+        pause_s = tokens_of(piece) / pace
+        if _is_near(run, 2 * pause_s):
+            return False
+        try:
+            yield Wait(pause_s)
+        except DeadlineExceeded:  # the machine was so busy that the pause took longer than it should
+            return False
+        if _is_near(run, 0.0):
+            return False
+    return True
+
+
+def _is_near(run: Run, within_s: float) -> bool:
+    """Whether the deadline comes too soon to go on slowly."""
+    return run.remaining_s is not None and run.remaining_s <= within_s + _HURRY_S
 
 
 def _rounded(risk: float | None) -> float | None:

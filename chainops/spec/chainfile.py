@@ -313,7 +313,9 @@ def _told(model: type[BaseModel], value: Any, error: Any, at: Path_, source: Sou
             told = (*told, part)
     kind, found = error["type"], shown(inside)
     if error["loc"] and error["loc"][-1] == "[key]":
-        found = repr(error["loc"][-2])
+        found = shown(error["loc"][-2])
+    if not {"keys", "key_env"}.isdisjoint(told):  # names of variables; what is none may be the key itself
+        found = "***"
     if kind == "extra_forbidden":
         options = list(kinds.values()) if fields in kinds.values() else [fields] if fields else []
         words = [field.alias or name for each in options for name, field in each.model_fields.items()]

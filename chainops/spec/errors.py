@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chainops.core.errors import ChainopsError
+from chainops.models.keys import smells_of_secret
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,11 +63,13 @@ _PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]+@")
 
 
 def shown(value: object) -> str:
-    """A value for a message: its repr, shortened. What looks like a key is not shown, nor what is inside a mapping."""
+    """A value for a message: its repr, shortened. What looks like a key is not shown; of a mapping only its words are,
+    and of mappings in a list what `shown_words` shows.
+    """
     if isinstance(value, Mapping):
         return "these words: " + (", ".join(map(str, value)) or "none")
     if isinstance(value, list | tuple) and any(isinstance(each, Mapping) for each in value):
-        return _masked(_flow(value, is_secret=False))
+        return _masked(_flow(value))
     return _masked(repr(value))
 
 
@@ -75,22 +78,22 @@ SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECAS
 
 
 def shown_words(words: Mapping[str, Any]) -> str:
-    """What a mapping says, as YAML would have it on one line, shortened. Texts under names of secrets are not shown."""
-    return _masked(_flow(words, is_secret=False))
+    """What a mapping says, as YAML would have it on one line, shortened; not what stands under names of secrets."""
+    return _masked(_flow(words))
 
 
-def _flow(value: Any, *, is_secret: bool) -> str:
+def _flow(value: Any, names: str = "") -> str:
+    """`names` are those of all that is around the value."""
     if isinstance(value, Mapping):
-        told = (
-            f"{name}: {_flow(each, is_secret=is_secret or bool(SECRET.search(str(name))))}"
-            for name, each in value.items()
-        )
-        return "{" + ", ".join(told) + "}"
+        return "{" + ", ".join(f"{name}: {_flow(each, f'{names}.{name}')}" for name, each in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(_flow(each, is_secret=is_secret) for each in value) + "]"
+        return "[" + ", ".join(_flow(each, names) for each in value) + "]"
     if value is None or isinstance(value, bool):
         return json.dumps(value)
-    return "***" if is_secret and isinstance(value, str) else str(value)
+    if smells_of_secret(names) or (isinstance(value, str) and SECRET.search(names)):  # a number of tokens is none
+        return "***"
+    text = str(value)
+    return text if text.isprintable() else repr(text)
 
 
 def _masked(text: str) -> str:

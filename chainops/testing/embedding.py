@@ -13,11 +13,12 @@ if TYPE_CHECKING:
 
 
 class WordVectors(Embedder):
-    """Texts that share words are near each other: each word counts in one of so many places, case and "?" do not.
+    """Texts that share words are near each other: each word counts in one of so many places; case does not,
+    nor does "?" at the ends. A text without words has a row of zeros.
 
     Two words may share a place; with more `dimensions` fewer do. `embedded` holds every text it was given, in order.
 
-        chain = SemanticCache(..., embedder=WordVectors())
+        replica = open_replica(CacheSettings(), WordVectors, owner="help")
 
     Args:
         digest: Another one stands for other weights: caches and indexes are kept apart by it.

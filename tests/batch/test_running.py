@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 
+import pandas as pd
 import pytest
 from langchain_core.messages import AIMessage
 from pydantic import PrivateAttr
@@ -187,9 +188,21 @@ def test_a_column_to_keep_that_no_row_has_or_answers_have_themselves_is_refused(
 
 
 def test_numbers_that_json_does_not_have_are_kept_as_text_or_nothing(talk, out, read, server):
-    rows = [{"question": "a", "n": float("nan")}, {"question": "b", "n": float("inf")}]
-    run(talk(), rows, out, keep="n", in_order=True)
-    assert [each["n"] for each in read(out)] == [None, "inf"]
+    nan, inf, deep = float("nan"), float("inf"), json.loads("[" * 700 + "]" * 700)
+    odd = [nan, inf, [1.0, nan, {"x": -inf}], deep, pd.NaT, [pd.NA], pd.Timestamp("2020-01-02")]
+    run(talk(), [{"question": "a", "n": each} for each in odd], out, keep="n", in_order=True)
+    assert "NaN" not in out.read_text()
+    told = [None, "inf", [1.0, None, {"x": "-inf"}], deep, None, [None], "2020-01-02 00:00:00"]
+    assert [each["n"] for each in read(out)] == told
+
+
+@pytest.mark.parametrize("name", ["note", "notes", "run", "same", "journal"])
+def test_a_row_is_not_asked_again_whatever_the_columns_are_called_that_are_kept(talk, rows, out, read, server, name):
+    source = rows(4, **{name: "told"})
+    run(talk(), source, out, keep=name, limit=2)
+    run(talk(), source, out, keep=name, in_order=True)
+    assert [(each["row"], each[name]) for each in read(out)] == [(n, "told") for n in range(1, 5)]
+    assert sorted(asked(server)) == [f"question {n}" for n in range(1, 5)]
 
 
 def test_rows_that_can_be_read_once_only_cannot_be_taken_up(talk, out, server):

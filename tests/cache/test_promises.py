@@ -237,6 +237,38 @@ def test_a_hit_is_not_late_because_a_pause_took_longer_than_it_should(make_cache
                 assert "".join(each.text for each in said) == "word " * 200
 
 
+class Ticking(ManualClock):
+    """Time passes with each look. Whoever sleeps wakes up at `until`, if that is later than it should."""
+
+    until = 0.0
+
+    def monotonic(self):
+        self.now += 2e-5
+        return self.now
+
+    def sleep(self, seconds):
+        self.now = max(self.now + seconds, self.until)
+
+
+@pytest.mark.parametrize("left_s", [None, 0.0, 1e-4, 3e-4, 0.03])
+def test_a_paced_hit_hurries_when_time_runs_out_and_nothing_further_out_cuts_it(make_cache, left_s):
+    cache = make_cache(lambda _: AIMessage(content="word " * 1000), pace_tokens_per_s=1000)
+    around = Fallback(routes=(cache, Sentence(text="too late")))
+
+    async def astreamed():
+        return [each async for each in around.astream(QUESTION, chainops.caller(deadline_s=0.3))]
+
+    def streamed():
+        return list(around.stream(QUESTION, chainops.caller(deadline_s=0.3)))
+
+    with use_clock(Ticking()) as clock:
+        cache.invoke(QUESTION)
+        for hear in (streamed, lambda: asyncio.run(astreamed())):
+            clock.until = 0.0 if left_s is None else clock.now + 0.3 - left_s
+            said = hear()
+            assert ("".join(each.text for each in said), said[-1].status) == ("word " * 1000, "cached")
+
+
 def circular():
     value = {"question": QUESTION}
     value["self"] = value

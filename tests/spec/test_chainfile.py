@@ -6,7 +6,7 @@ import pickle
 import pytest
 
 from chainops.spec.chainfile import understand
-from chainops.spec.errors import ChainFileError, shown_words
+from chainops.spec.errors import ChainFileError, shown, shown_words
 from chainops.spec.schema import chain_schema
 from chainops.spec.yaml import Source, parse
 
@@ -127,13 +127,24 @@ def test_what_does_not_fit_its_kind_is_told_with_the_words_that_are_there():
     assert told.found.startswith("these words: chainops, name")
 
 
-def test_texts_under_names_of_secrets_are_not_shown():
+def test_what_stands_under_names_of_secrets_is_not_shown():
     told = shown_words({"api_key": "hunter2", "auth": {"password": {"now": "hunter2"}}, "tokens": 5, "by": "a" * 99})
     assert told.startswith("{api_key: ***, auth: {password: {now: ***}}, tokens: 5, by: aaa")
     assert len(told) == 80
     assert shown_words({"url": "redis://u:hunter2@h", "none": None, "on": [True]}) == (
         "{url: redis://***@h, none: null, on: [true]}"
     )
+    assert shown_words({"password": 1234, "headers": {"Authorization": "Bearer hunter2"}, "max_tokens": 9}) == (
+        "{password: ***, headers: {Authorization: ***}, max_tokens: 9}"
+    )
+    assert shown([{"keys": ["hunter2", 3]}, {"say": "one\ntwo"}]) == r"[{keys: [***, 3]}, {say: 'one\ntwo'}]"
+
+
+@pytest.mark.parametrize("word", ["keys: hunter2", "keys: [hunter2 x]", "keys: [hunter2, 5]", "key_env: hunter2 x"])
+def test_what_stands_where_the_name_of_a_key_should_is_not_shown(word):
+    (told, *_) = problems(GOOD.replace("timeout_s: 10", word))
+    assert told.key.startswith("models.small.key")
+    assert "hunter2" not in str(told)
 
 
 def test_one_wrapper_s_mistake_neither_moves_nor_adds_those_of_the_others():

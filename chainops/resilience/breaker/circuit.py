@@ -186,8 +186,8 @@ class Circuit:
             else:
                 self._adopt(found, changes, is_claim=True)
                 return found
-        with self._lock:
-            self._route = claim(self._route)
+        with self._lock:  # of what is known here now: another call may have changed it while the store was asked
+            self._route = policy.claimed(self._route, token, now, self.settings)
             self._changes += 1
             return self._route
 

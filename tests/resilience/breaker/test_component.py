@@ -17,7 +17,7 @@ from chainops.models.model import Model
 from chainops.resilience.breaker import policy
 from chainops.resilience.breaker.circuit import BACKGROUND, Circuit
 from chainops.resilience.breaker.component import Breaker
-from chainops.resilience.breaker.policy import BreakerSettings, Opening, Route
+from chainops.resilience.breaker.policy import CLOSED, BreakerSettings, Opening, Route
 from chainops.resilience.breaker.records import (
     CircuitAlone,
     CircuitClosed,
@@ -585,3 +585,24 @@ def test_what_was_read_while_a_change_was_on_its_way_does_not_undo_it(busy):
     circuits.shown.set()
     reading.join()
     assert made._circuit.route.openings
+
+
+def test_a_circuit_that_was_closed_while_a_claim_waited_for_a_store_that_then_failed_stays_closed(busy):
+    made, circuits = busy
+    circuit, now = made._circuit, made._circuit.route.openings[0].until
+    asked, go_on, change = threading.Event(), threading.Event(), circuits.change
+
+    def fail(*_):
+        asked.set()
+        assert go_on.wait(60)
+        raise StoreUnavailable("busy", "gone", "wait")
+
+    circuits.change = fail
+    with ThreadPoolExecutor(1) as threads:
+        claim = threads.submit(circuit._claim, "token", now)
+        assert asked.wait(60)
+        circuits.change = change
+        circuit._change(lambda route: policy.proven(route, now, circuit.settings))  # another call's probe
+        go_on.set()
+        assert claim.result(60) == CLOSED
+    assert circuit.route == CLOSED
