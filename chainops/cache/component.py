@@ -42,9 +42,9 @@ from chainops.core.steps import Ask, Do, Forward, Plan, Say, Wait
 from chainops.text.personal import personal
 
 _LOOK_AGAIN_S = 0.05
+"""How often a request looks whether another process has finished the call it waits for."""
 _HURRY_S = 0.05
 """So long before the deadline a paced hit makes no more pauses."""
-"""How often a request looks whether another process has finished the call it waits for."""
 
 
 class SemanticCache(Component[Any, Any]):

@@ -59,7 +59,8 @@ _KEY_LIKE = re.compile(
 )
 
 
-_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]+@")
+_PASSWORD = re.compile(r"://[^/:\s]*:\S+@")
+"""Up to the last @ of the word: a password may hold one."""
 
 
 def shown(value: object) -> str:
