@@ -158,6 +158,18 @@ class Slow(SqlLedger):
         return slowly
 
 
+def forget_wholly(books, user, tenant):
+    """As it says: what could not be emptied while others read it is left to another call."""
+    for _ in range(100):
+        try:
+            books.forget(user, tenant, wait_s=0.0)
+        except StoreUnavailable:
+            time.sleep(0.05)
+        else:
+            return
+    raise AssertionError("calling again must help")
+
+
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("by", ["this process", "another process"])
 def test_no_call_is_noted_with_the_name_of_a_user_forgotten_while_it_was_on_its_way(tmp_path, make_hold, seed, by):
@@ -180,7 +192,7 @@ def test_no_call_is_noted_with_the_name_of_a_user_forgotten_while_it_was_on_its_
     settling = threading.Thread(target=settle)
     settling.start()
     time.sleep(dice.random() * 0.12)
-    theirs.forget("ann-b", dice.choice([None, "acme"]), wait_s=0.0)
+    forget_wholly(theirs, "ann-b", dice.choice([None, "acme"]))
     settling.join()
     assert books.flush(60)
     calls = {row["what"]: row["calls"] for row in spending(mine, "help", "user").rows}
