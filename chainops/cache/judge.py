@@ -4,10 +4,11 @@ How it decides. A logistic model (`cache/risk.py`) says how likely the candidate
 some hundred labels of public domains in which answers repeat, with the level left open, and labels from this cache
 (fresh answers of misses compared with the candidate's, audited hits, people's verdicts) keep correcting it. Most labels
 are misses, which are the risky requests, so an audit counts for up to ten of the requests it was drawn from. A request
-is served when its risk is at most `limit` (`cache/bound.py`): the largest for which the predicted error of *everything*
-below it, times how far labels say predictions may be off, is within the bound. Served answers show no error by
-themselves, so a share of them, drawn at random, is answered again. This rests on calibration with margins, not on a
-proof; what the audits prove is in `Standing`.
+is served when its risk is at most `limit` (`cache/bound.py`): the largest for which the error of *everything* below it
+is within the bound: as predicted, times how far labels say that predictions are off, or, as far as they make it likely
+that predictions mean nothing here, as those labels alone have it. Served answers show no error by themselves, so a
+share of them, drawn at random, is answered again. This rests on calibration with margins, not on a proof; what the
+audits prove is in `Standing`.
 
 The whole state is a function of the labels in the order they are learned: processes that learn the same labels agree.
 """
