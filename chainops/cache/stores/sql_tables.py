@@ -98,8 +98,29 @@ def tables() -> Tables:
             number("entries"),
             number("bytes"),
         ),
-        learned=table("learned", text("owner", primary_key=True), number("last")),
-        labels=table(
+        leases=table(
+            "leases",
+            text("scope", primary_key=True),
+            text("exact", primary_key=True),
+            text("owner"),
+            text("holder"),
+            text("question"),
+            sa.Column("vector", sa.LargeBinary),
+            real("expires_at"),
+            text("tenant"),
+            text("user"),
+        ),
+        **_learned(table, text, number, real),
+    )
+
+
+def _learned(table: Any, text: Any, number: Any, real: Any) -> dict[str, Table]:
+    """What outlives the entries: labels, what was reported as wrong, and counts."""
+    import sqlalchemy as sa
+
+    return {
+        "learned": table("learned", text("owner", primary_key=True), number("last")),
+        "labels": table(
             "labels",
             text("owner", primary_key=True),
             number("number", primary_key=True, autoincrement=False),
@@ -110,7 +131,7 @@ def tables() -> Tables:
             text("tenant"),
             text("user"),
         ),
-        tombstones=table(
+        "tombstones": table(
             "tombstones",
             number("number", primary_key=True),
             text("owner"),
@@ -124,7 +145,7 @@ def tables() -> Tables:
             sa.Index("cache_tombstones_by_owner", "owner", "number"),
             sqlite_autoincrement=True,
         ),
-        tallies=table(
+        "tallies": table(
             "tallies",
             text("owner", primary_key=True),
             text("tenant", primary_key=True),
@@ -133,19 +154,7 @@ def tables() -> Tables:
             real("usd"),
             real("seconds"),
         ),
-        leases=table(
-            "leases",
-            text("scope", primary_key=True),
-            text("exact", primary_key=True),
-            text("owner"),
-            text("holder"),
-            text("question"),
-            sa.Column("vector", sa.LargeBinary),
-            real("expires_at"),
-            text("tenant"),
-            text("user"),
-        ),
-    )
+    }
 
 
 def _entries(table: Any, text: Any, number: Any, real: Any) -> Table:
