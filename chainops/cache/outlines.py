@@ -40,6 +40,7 @@ class Outlines:
         self.size_bytes = 0
         """Estimated."""
         self._due: dict[str, set[int]] = {}
+        self._regrouped = 0
 
     def __len__(self) -> int:
         return len(self._held)
@@ -55,28 +56,42 @@ class Outlines:
                 if known[-1] < now:
                     old.append(seq)
         if len(found) < len(seqs):
-            read = self._store.at(scope, [seq for seq in seqs if seq not in found])
-            self.hold(scope, read.values())
-            found |= read
+            found |= self._fetch(scope, [seq for seq in seqs if seq not in found])
         if old:
             self.read_behind(scope, old)
         return found
 
     def hold(self, scope: str, outlines: Iterable[Outline]) -> None:
         """Know these without asking the store."""
-        now, today = time.monotonic(), time.time()
         with self._lock:
-            for each in outlines:
-                self._let_go((scope, each.seq))
-                again = now + max(FRESH_S, today - each.created_at)
-                self._held[scope, each.seq] = (*each, again)
-                self.size_bytes += _size(each.question)
-            while self.size_bytes > self._most:
-                self._let_go(next(iter(self._held)))
+            self._hold(scope, outlines)
+
+    def _hold(self, scope: str, outlines: Iterable[Outline]) -> None:
+        now, today = time.monotonic(), time.time()
+        for each in outlines:
+            self._let_go((scope, each.seq))
+            again = now + max(FRESH_S, today - each.created_at)
+            self._held[scope, each.seq] = (*each, again)
+            self.size_bytes += _size(each.question)
+        while self.size_bytes > self._most:
+            self._let_go(next(iter(self._held)))
+
+    def _fetch(self, scope: str, seqs: Sequence[int], *, reads_words: bool = False) -> dict[int, Outline]:
+        """Read from the store, and hold: once more if an entry was regrouped here while it was read."""
+        while True:
+            regrouped = self._regrouped
+            read = self._store.at(scope, seqs)
+            if reads_words:
+                read = {seq: each._replace(content=content_of(each.question)) for seq, each in read.items()}
+            with self._lock:
+                if regrouped == self._regrouped:
+                    self._hold(scope, read.values())
+                    return read
 
     def regroup(self, scope: str, seq: int, group: str) -> None:
         """An entry was found to have this group's answer."""
         with self._lock:
+            self._regrouped += 1
             if (known := self._held.get((scope, seq))) is not None:
                 self._held[scope, seq] = (*known[:3], group, *known[4:])
 
@@ -109,9 +124,8 @@ class Outlines:
                 if UPKEEP.is_ending:
                     return
                 some = due[start : start + _BATCH]
-                read = self._store.at(scope, some)
+                read = self._fetch(scope, some, reads_words=True)
                 self.forget(scope, set(some) - set(read))
-                self.hold(scope, [each._replace(content=content_of(each.question)) for each in read.values()])
                 time.sleep(_PAUSE_S)
 
     def _let_go(self, key: tuple[str, int]) -> None:

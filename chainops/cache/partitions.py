@@ -54,6 +54,10 @@ class _Partition:
     saved: int = 0
     """How many changes the snapshot lacks."""
     read_at: float = _NEVER
+    asked: int = 0
+    """How often somebody wanted the change log read at the next lookup."""
+    heard: int = 0
+    """How many of these the last reading began after."""
     is_known: bool = False
     """Whether the outlines of its entries have been asked for ahead."""
 
@@ -88,7 +92,7 @@ class Partitions:
             partitions = self._partitions.values() if scope is None else [self._partitions.get(scope)]
             for partition in partitions:
                 if partition is not None:
-                    partition.read_at = _NEVER
+                    partition.asked += 1
 
     def look_behind(self, scope: str) -> None:
         """Read the change log now, in the background: then what was just stored is found, and no lookup has to wait."""
@@ -167,14 +171,15 @@ class Partitions:
 
     def _catch_up(self, scope: str, partition: _Partition) -> None:
         """Read what the change log says since last time, if that is a while ago."""
-        if time.monotonic() - partition.read_at < _CATCH_UP_S:
+        if _is_fresh(partition):
             return
         with partition.lock:
-            if time.monotonic() - partition.read_at < _CATCH_UP_S:
+            if _is_fresh(partition):
                 return
-            began = time.monotonic()  # before reading: what is stored meanwhile is read next time
+            # Both before reading: what is stored meanwhile is read next time.
+            began, asked = time.monotonic(), partition.asked
             foreign = self._read(scope, partition)
-            partition.read_at = began
+            partition.read_at, partition.heard = began, asked
         if not partition.is_known and len(partition.index):
             partition.is_known = True
             self.outlines.read_behind(scope, partition.index.keys())
@@ -266,3 +271,8 @@ class Partitions:
             vectors = self._embedder().embed([entry.question for entry in entries])
             for entry, vector in zip(entries, vectors, strict=True):
                 self._store.put(replace(entry, embedder=self._embedder().digest), vector)
+
+
+def _is_fresh(partition: _Partition) -> bool:
+    """Whether the change log was read a moment ago, and nobody wanted it read again since that reading began."""
+    return partition.heard == partition.asked and time.monotonic() - partition.read_at < _CATCH_UP_S

@@ -17,10 +17,16 @@ class Counted(SqlRecords):
     def __init__(self, store):
         super().__init__(store)
         self.asked = []
+        self.after_reading = None
+        """Done once, between a reading and its use."""
 
     def at(self, scope, seqs):
         self.asked += seqs
-        return super().at(scope, seqs)
+        read = super().at(scope, seqs)
+        once, self.after_reading = self.after_reading, None
+        if once is not None:
+            once()
+        return read
 
 
 @pytest.fixture
@@ -102,3 +108,16 @@ def test_a_group_and_an_entry_can_be_changed_in_place(records):
     assert known.of("s", [seq])[seq] == outline._replace(group="another's")
     known.forget("s", [seq])
     assert known.of("s", [seq])[seq] == outline
+
+
+def test_a_group_found_while_an_entry_is_being_read_is_not_undone_by_that_reading(records):
+    seq = records.put(entry(), vector(1))
+    known = Outlines(records)
+
+    def regroup():
+        records.update("e", group="another's")
+        known.regroup("s", seq, "another's")
+
+    records.after_reading = regroup
+    assert known.of("s", [seq])[seq].group == "another's"
+    assert known.of("s", [seq])[seq].group == "another's"
