@@ -59,7 +59,7 @@ def together(held, flights, *calls):
     """Run calls at the same time; the first leads. All are let go when each has joined, or asked for itself."""
 
     def are_there():
-        on_board = sum(flight.on_board for flight in flights._boarded)
+        on_board = sum(flight.on_board for flight in list(flights._boarded))
         return len(calls) in (on_board, len(held.asked))
 
     with ThreadPoolExecutor(len(calls)) as pool:

@@ -47,7 +47,7 @@ def wait_until(condition, timeout_s=60.0):
 
 
 def on_board(flights):
-    return sum(flight.on_board for flight in flights._boarded)
+    return sum(flight.on_board for flight in list(flights._boarded))
 
 
 def test_many_threads_that_ask_the_same_make_one_call(make_cache, slow):
@@ -171,13 +171,15 @@ def test_nobody_waits_past_their_own_deadline(make_cache, slow):
 
 def test_another_process_is_waited_for_and_its_answer_served(make_cache, make_replica, slow):
     # Two replicas with flights of their own, on one store: what two processes are to each other.
+    flights = Flights()
     here = make_cache(slow, flights=Flights())
-    there = make_cache(slow, replica=make_replica(), flights=Flights())
+    there = make_cache(slow, replica=make_replica(), flights=flights)
     with ThreadPoolExecutor(3) as pool:
         first = pool.submit(here.invoke, "how do I write a good decorator")
         wait_until(lambda: slow.asked)
         same = pool.submit(there.invoke, "how do I write a good decorator")
         near = pool.submit(there.invoke, "how do I write a nice decorator")
+        wait_until(lambda: on_board(flights) == 2)
         time.sleep(0.2)
         assert not same.done()
         assert not near.done()
