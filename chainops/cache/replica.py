@@ -73,6 +73,8 @@ class Replica:
         self._learning = threading.Lock()
         self._exact: OrderedDict[tuple[str, str], tuple[Entry, float]] = OrderedDict()
         self._held_chars = 0
+        self._drops = 0
+        """How often entries were taken out: what was read before is not held any more."""
         self._learned, self._learned_at = 0, float("-inf")
         self._kept = 0
         self._rejected: frozenset[str] = frozenset()
@@ -141,16 +143,28 @@ class Replica:
 
     def exact(self, key: Key, *, now_s: float) -> Entry | None:
         """The entry of the same question, from the store."""
+        drops = self._drops
         entry = self.store.exact(key.scope, key.exact)
         if entry is not None:
-            self.hold(entry, now_s)
+            self.hold(entry, now_s, drops=drops)
         return entry
 
-    def hold(self, entry: Entry, now_s: float) -> None:
+    def hold(self, entry: Entry, now_s: float, *, drops: int | None = None) -> None:
+        """Serve this to exact repeats for a while.
+
+        Args:
+            drops: `_drops` before it was read or stored; if entries were taken out since, it may be one of them.
+        """
         size = _size(entry)
         if size > _EXACT_HELD_CHARS // 16:
             return
         with self._lock:
+            if drops is not None and drops != self._drops:
+                self._let_go(entry.scope, entry.exact)
+                return
+            held = self._exact.get((entry.scope, entry.exact))
+            if held is not None and 0 < entry.seq < held[0].seq:
+                return  # read before the one that is held took its place; what no store has (0) is the newest
             self._let_go(entry.scope, entry.exact)
             self._exact[entry.scope, entry.exact] = (entry, now_s)
             self._held_chars += size
@@ -165,6 +179,7 @@ class Replica:
     def _forget_all(self) -> None:
         self._exact.clear()
         self._held_chars = 0
+        self._drops += 1
 
     # Similar questions
 
@@ -208,9 +223,10 @@ class Replica:
         label: Label | None = None,
     ) -> tuple[Entry, list[str]]:
         """Store an answer. Blocks. Gives what was stored, and the ids of entries that had to make room."""
+        drops = self._drops
         seq = self.store.put(entry, vector, label=label)
         entry = replace(entry, seq=seq)
-        self.hold(entry, now_s)
+        self.hold(entry, now_s, drops=drops)
         told = (entry.question, entry.group, entry.tenant, entry.is_verified, entry.created_at, entry.knowledge)
         self.partitions.outlines.hold(entry.scope, [Outline(seq, entry.id, *told)])
         self.partitions.look_again(entry.scope)
@@ -249,6 +265,7 @@ class Replica:
     def forget_held(self, ids: set[str]) -> None:
         """Drop what is held in process of these entries."""
         with self._lock:
+            self._drops += 1
             for key in [key for key, (entry, _) in self._exact.items() if entry.id in ids]:
                 self._let_go(*key)
         self.partitions.look_again()
