@@ -14,7 +14,7 @@ from chainops.cache.judge import Label
 from chainops.cache.lookup import Found
 from chainops.cache.messages import as_json, is_cut, reply_of
 from chainops.cache.policy import Key
-from chainops.cache.records import CacheDropped, CacheKept, CacheUnavailable, Entry, Limits
+from chainops.cache.records import CacheDropped, CacheKept, CacheUnavailable, Entry, Limits, Where
 from chainops.core.errors import ChainopsError, InvalidInput
 from chainops.core.run import Run
 from chainops.core.steps import Ask, Do, Plan
@@ -140,12 +140,17 @@ def _store(
         newer = replica.store.exact(entry.scope, entry.exact)
         if newer is not None and (newer.created_at > asked_at or (newer.is_verified and newer.tenant != entry.tenant)):
             raise InvalidInput("answer", "older than what was stored meanwhile", "the newer one stays")
-        if replica.rejects(policy.rejected(entry.question, reply_of(entry.message, entry.facts).text)):
+        mark = policy.rejected(entry.question, reply_of(entry.message, entry.facts).text)
+        if replica.rejects(mark):
             return None
         if vector is None and cache.settings.looks_near and found.may_embed:
             vector = replica.embed(entry.question)
         kept = entry if vector is None else replace(entry, embedder=replica.embedder_digest)
-        return replica.keep(kept, vector, now_s=now_s, limits=limits)
+        stored = replica.keep(kept, vector, now_s=now_s, limits=limits)
+        if replica.rejects(mark):  # reported while it was being stored
+            replica.drop(Where(ids=(kept.id,)), reason="the same was reported as wrong", now=kept.created_at)
+            return None
+        return stored
 
 
 def compare(

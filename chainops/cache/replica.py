@@ -23,6 +23,7 @@ from chainops.cache.judge import Judge, Label
 from chainops.cache.partitions import Neighbour, Partitions
 from chainops.cache.policy import Key
 from chainops.cache.records import CacheStore, Entry, Limits, Outline, Where
+from chainops.cache.rejected import Rejected
 from chainops.cache.sharing.leases import Leases
 from chainops.core.errors import ChainopsError, StoreError, StoreUnavailable
 
@@ -37,7 +38,6 @@ HELD_WHILE_DOWN_S = 300.0
 """The same while the store cannot be reached: a deletion elsewhere cannot be heard of then."""
 _RETRY_S = (0.25, 5.0)
 """After a failure the store is left alone this long: first, and at most."""
-_REJECTED_HELD = 1000
 _EXACT_HELD = 4096
 _EXACT_HELD_CHARS = 64_000_000
 """Of answers held in process, together: long ones are read from the store each time."""
@@ -69,6 +69,7 @@ class Replica:
         self.partitions = Partitions(store, embedder, owner=owner, folder=folder, notices=self.notices)
         self.counts = Counts(store, owner)
         self.leases = Leases(store, owner)
+        self._rejected = Rejected(store, owner)
         self._lock = threading.Lock()
         self._learning = threading.Lock()
         self._exact: OrderedDict[tuple[str, str], tuple[Entry, float]] = OrderedDict()
@@ -77,8 +78,6 @@ class Replica:
         """How often entries were taken out: what was read before is not held any more."""
         self._learned, self._learned_at = 0, float("-inf")
         self._kept = 0
-        self._rejected: frozenset[str] = frozenset()
-        self._rejected_at = float("-inf")
         self._down: tuple[float, float, float] | None = None
         """Since when the store is down, when to try again, and how long to leave it alone after that."""
 
@@ -249,16 +248,12 @@ class Replica:
 
     def rejects(self, mark: str) -> bool:
         """Whether this answer to this question was reported as wrong (`policy.rejected`). Blocks now and then."""
-        if time.monotonic() - self._rejected_at >= FRESH_S:
-            tombstones = self.store.tombstones(self.owner, limit=_REJECTED_HELD)
-            self._rejected = frozenset(each.group for each in tombstones if each.group.startswith("wrong:"))
-            self._rejected_at = time.monotonic()
-        return mark in self._rejected
+        return self._rejected.has(mark)
 
     def drop(self, where: Where, *, reason: str, now: float) -> list[str]:
         """Take entries out, here and in the store; their ids."""
-        gone = self.store.drop(self.owner, where, reason=reason, now=now)
-        self._rejected_at = float("-inf")
+        with self._rejected.dropping():
+            gone = self.store.drop(self.owner, where, reason=reason, now=now)
         self.forget_held(set(gone))
         return gone
 
