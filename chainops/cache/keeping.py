@@ -137,20 +137,28 @@ def _store(
 ) -> tuple[Entry, list[str]] | None:
     vector = found.vector
     with replica.guarded():
-        newer = replica.store.exact(entry.scope, entry.exact)
-        if newer is not None and (newer.created_at > asked_at or (newer.is_verified and newer.tenant != entry.tenant)):
-            raise InvalidInput("answer", "older than what was stored meanwhile", "the newer one stays")
         mark = policy.rejected(entry.question, reply_of(entry.message, entry.facts).text)
         if replica.rejects(mark):
             return None
         if vector is None and cache.settings.looks_near and found.may_embed:
             vector = replica.embed(entry.question)
         kept = entry if vector is None else replace(entry, embedder=replica.embedder_digest)
-        stored = replica.keep(kept, vector, now_s=now_s, limits=limits)
+        stored = None
+        while stored is None:  # once more if another one was stored between the look and the storing
+            there = replica.store.exact(entry.scope, entry.exact)
+            if there is not None and (there.created_at > asked_at or _is_anothers(there, entry)):
+                raise InvalidInput("answer", "older than what was stored meanwhile", "the newer one stays")
+            over = 0 if there is None else there.seq
+            stored = replica.keep(kept, vector, now_s=now_s, limits=limits, over=over)
         if replica.rejects(mark):  # reported while it was being stored
             replica.drop(Where(ids=(kept.id,)), reason="the same was reported as wrong", now=kept.created_at)
             return None
         return stored
+
+
+def _is_anothers(there: Entry, fresh: Entry) -> bool:
+    """Whether a person has verified what is there for another tenant."""
+    return there.is_verified and there.tenant != fresh.tenant
 
 
 def compare(

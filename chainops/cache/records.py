@@ -276,10 +276,16 @@ class CacheStore(Protocol):
 
     def entry_at(self, scope: str, seq: int) -> Entry | None: ...
 
-    def put(self, entry: Entry, vector: np.ndarray | None, *, label: Label | None = None) -> int:
+    def put(
+        self, entry: Entry, vector: np.ndarray | None, *, label: Label | None = None, over: int | None = None
+    ) -> int:
         """Store an entry in place of the one with the same scope and question, which is logged as dropped.
 
         One transaction, with the label if there is one. Returns its number in the scope's change log.
+
+        Args:
+            over: Only in place of the entry with this number, or of none (0); returns 0, and nothing was stored, when
+                that has changed.
 
         Raises:
             InvalidInput: It is larger than `LARGEST_ENTRY_BYTES`, or cannot be written as JSON.

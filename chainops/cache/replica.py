@@ -220,10 +220,17 @@ class Replica:
         now_s: float,
         limits: Limits,
         label: Label | None = None,
-    ) -> tuple[Entry, list[str]]:
-        """Store an answer. Blocks. Gives what was stored, and the ids of entries that had to make room."""
+        over: int | None = None,
+    ) -> tuple[Entry, list[str]] | None:
+        """Store an answer. Blocks. Gives what was stored, and the ids of entries that had to make room.
+
+        Args:
+            over: Only in place of the entry with this number, or of none (0); None when that has changed.
+        """
         drops = self._drops
-        seq = self.store.put(entry, vector, label=label)
+        seq = self.store.put(entry, vector, label=label, over=over)
+        if not seq:
+            return None
         entry = replace(entry, seq=seq)
         self.hold(entry, now_s, drops=drops)
         told = (entry.question, entry.group, entry.tenant, entry.is_verified, entry.created_at, entry.knowledge)

@@ -93,6 +93,20 @@ class CacheStoreSuite:
         assert records.size("o") == (1, records.size("o")[1])
         assert Follower(records, "s").read() == {new}
 
+    def test_an_entry_is_put_over_the_one_that_is_named_and_over_no_other(self, records: CacheStore) -> None:
+        first = records.put(entry("a", exact="x"), vector(1), over=0)
+        assert records.put(entry("b", exact="x"), vector(1), over=0) == 0
+        assert records.put(entry("b", exact="x"), vector(1), over=first + 1) == 0
+        found = records.exact("s", "x")
+        assert found is not None
+        assert (found.id, found.seq, records.position("s")) == ("a", first, first)
+        second = records.put(entry("b", exact="x"), vector(1), over=first)
+        assert Follower(records, "s").read() == {second}
+        records.drop("o", Where(ids=("b",)), reason="r", now=NOW)
+        assert records.put(entry("b", exact="x"), vector(1), over=second) == 0
+        assert records.exact("s", "x") is None
+        assert records.size("o") == (0, 0)
+
     def test_an_entry_put_again_with_another_vector_keeps_its_use(self, records: CacheStore) -> None:
         records.put(entry("a"), vector(1))
         records.served("o", {"a": 3}, now=NOW + 50)

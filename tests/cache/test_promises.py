@@ -15,6 +15,7 @@ import chainops
 from chainops.cache.cache import Cache
 from chainops.cache.records import CacheKept
 from chainops.cache.sharing.flight import Flights
+from chainops.cache.stores.sql_records import SqlRecords
 from chainops.core.clock import use_clock
 from chainops.core.component import Component
 from chainops.core.steps import Do, Say
@@ -312,3 +313,24 @@ def test_an_embedding_model_that_breaks_costs_similar_hits_and_nothing_else(make
 
     cache = make_cache(counted, replica=make_replica(embedder=Broken()))
     assert [cache.invoke(QUESTION).status for _ in range(2)] == ["ok", "cached"]
+
+
+def test_an_older_call_does_not_replace_an_answer_that_is_stored_in_the_moment_before_it(
+    make_cache, make_replica, store
+):
+    records = SqlRecords(store)
+    replica = make_replica(records=records)
+    cache = make_cache(lambda _: AIMessage(content="old"), replica=replica)
+    newer = make_cache(lambda _: AIMessage(content="new"), replica=replica, flights=Flights())
+    put = records.put
+
+    def overtaken(*told, **more):
+        records.put = put
+        newer.invoke(QUESTION, chainops.caller(cache="refresh"))
+        return put(*told, **more)
+
+    records.put = overtaken
+    with capture_events() as events:
+        assert cache.invoke(QUESTION).text == "old"
+    assert any("older than" in (each.reason or "") for each in events.of(CacheKept))
+    assert cache.invoke(QUESTION).text == "new"

@@ -92,7 +92,9 @@ class RedisRecords(RedisBeside):
         self._discard(damaged)
         return {seq: outlines[seq] for seq in seqs if seq in outlines}
 
-    def put(self, entry: Entry, vector: np.ndarray | None, *, label: Label | None = None) -> int:
+    def put(
+        self, entry: Entry, vector: np.ndarray | None, *, label: Label | None = None, over: int | None = None
+    ) -> int:
         stored = pack(entry, vector)
         fields: dict[str, Any] = {
             "head": stored.head,
@@ -116,6 +118,7 @@ class RedisRecords(RedisBeside):
             " ".join(f"{mark} {digest}" for mark, digest in marks_of(entry).items()),
             stored.checksum,
             *self._told(label, entry.tenant, entry.user),
+            "" if over is None else over,
             *(each for pair in fields.items() for each in pair),
         )
         return int(seq)

@@ -96,8 +96,12 @@ local function replace(other)
   if seq then log_of(scope, first, 'd', text(tonumber(seq))) end
 end
 
-call('SADD', P .. 'owners', owner)
 local old = call('HGET', P .. 'exact:' .. scope, exact)
+if ARGV[14] ~= '' then
+  local there = old and redis.pcall('HGET', P .. 'entry:' .. old, 'seq')
+  if (type(there) == 'string' and there or '0') ~= ARGV[14] then return '0' end
+end
+call('SADD', P .. 'owners', owner)
 local use = redis.pcall('HMGET', key, 'owner', 'hits', 'used')
 local hits, used = '0', created
 if use[1] == owner and use[2] and use[3] then hits, used = use[2], use[3] end
@@ -106,7 +110,7 @@ replace(id)
 local seq = log_of(scope, first, 'p', id)
 call('HSET', key, 'scope', scope, 'exact', exact, 'owner', owner, 'tenant', tenant, 'bytes', bytes,
   'created', created, 'marks', marks, 'sum', sum, 'seq', seq, 'seal', redis.sha1hex(sum .. seq),
-  'hits', hits, 'used', used, unpack(ARGV, 14))
+  'hits', hits, 'used', used, unpack(ARGV, 15))
 call('HSET', P .. 'exact:' .. scope, exact, id)
 call('ZADD', P .. 'live:' .. scope, seq, id)
 call('ZADD', P .. 'age:' .. owner, created, id)

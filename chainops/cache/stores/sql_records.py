@@ -84,7 +84,15 @@ class SqlRecords(SqlBeside):
         self._discard([row for row in rows if outlines[row[2]] is None])
         return {seq: outline for seq, outline in outlines.items() if outline is not None}
 
-    def put(self, entry: Entry, vector: np.ndarray | None, *, label: Label | None = None) -> int:
+    def put(
+        self, entry: Entry, vector: np.ndarray | None, *, label: Label | None = None, over: int | None = None
+    ) -> int:
+        try:
+            return self._put(entry, vector, label, over)
+        except _Overtaken:
+            return 0
+
+    def _put(self, entry: Entry, vector: np.ndarray | None, label: Label | None, over: int | None) -> int:
         stored, statements = pack(entry, vector), self._ready()
         row = {
             "id": entry.id,
@@ -111,6 +119,8 @@ class SqlRecords(SqlBeside):
             old = sql_taking.as_victims(
                 statements.old.rows(connection, {"scope": scope, "exact": entry.exact, "id": entry.id})
             )
+            if over is not None and [each.seq for each in old] != ([over] if over else []):
+                raise _Overtaken  # out of the transaction: no number is used up
             if old:
                 sql_taking.take_out(connection, statements, old)
                 if (same := next((each for each in old if each.id == entry.id), None)) is not None:
@@ -284,3 +294,7 @@ class SqlRecords(SqlBeside):
             count += sql_taking.forget_beside(connection, mark, tenant)
         self._store.scrub()
         return count
+
+
+class _Overtaken(Exception):  # never leaves this file
+    """Another entry has the place by now."""
