@@ -266,11 +266,13 @@ class Partitions:
             self._remaking = False
 
     def _embed_again(self, scope: str, seqs: Sequence[int]) -> None:
-        entries = [entry for seq in seqs if (entry := self._store.entry_at(scope, seq)) is not None]
-        if entries:
-            vectors = self._embedder().embed([entry.question for entry in entries])
-            for entry, vector in zip(entries, vectors, strict=True):
-                self._store.put(replace(entry, embedder=self._embedder().digest), vector)
+        outlines = self._store.at(scope, seqs).values()
+        if outlines:
+            vectors = self._embedder().embed([outline.question for outline in outlines])
+            for outline, vector in zip(outlines, vectors, strict=True):
+                entry = self._store.entry_at(scope, outline.seq)  # after the slow part: it may have changed meanwhile
+                if entry is not None:
+                    self._store.put(replace(entry, embedder=self._embedder().digest), vector, over=entry.seq)
 
 
 def _is_fresh(partition: _Partition) -> bool:

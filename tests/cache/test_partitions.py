@@ -1,7 +1,11 @@
+import numpy as np
+import pytest
+
 from chainops.cache.background import UPKEEP
-from chainops.cache.records import Limits
+from chainops.cache.records import Limits, Where
 from chainops.cache.stores.sql_records import SqlRecords
 from chainops.testing.cache_pieces import entry
+from chainops.testing.embedding import WordVectors
 
 
 class Meddled(SqlRecords):
@@ -31,3 +35,45 @@ def test_what_is_stored_while_the_change_log_is_read_is_found_at_the_next_lookup
     assert records.after_reading is None
     assert [each.outline.question for each in replica.neighbours("s", vector)] == ["the lost card"]
     assert UPKEEP.drain(60)
+
+
+class Remodelled(WordVectors):
+    """Another model than the one that the entries were embedded with; lets something happen while it works."""
+
+    meanwhile = None
+
+    def embed(self, texts):
+        once, self.meanwhile = self.meanwhile, None
+        if once is not None:
+            once()
+        return super().embed(texts)
+
+
+@pytest.mark.parametrize("moment", ["while it is embedded", "before it is stored"])
+def test_an_entry_that_is_dropped_while_it_is_embedded_again_stays_dropped(store, make_replica, moment):
+    records, embedder = SqlRecords(store), Remodelled("another model")
+    replica = make_replica(records=records, embedder=embedder)
+    records.put(entry(embedder="the first model"), np.ones(embedder.dimensions, dtype=np.float32))
+
+    def drop():
+        records.drop("o", Where(ids=("e",)), reason="wrong", now=0.0)
+
+    if moment == "while it is embedded":
+        embedder.meanwhile = drop
+    else:
+        put = records.put
+        records.put = lambda *told, **more: (drop(), put(*told, **more))[1]
+    replica.partitions.catch_up("s")
+    assert UPKEEP.drain(60)
+    assert records.get("e") is None
+
+
+def test_what_is_found_out_of_an_entry_while_it_is_embedded_again_is_not_lost(store, make_replica):
+    records, embedder = SqlRecords(store), Remodelled("another model")
+    replica = make_replica(records=records, embedder=embedder)
+    records.put(entry(embedder="the first model"), np.ones(embedder.dimensions, dtype=np.float32))
+    embedder.meanwhile = lambda: records.update("e", is_verified=True)
+    replica.partitions.catch_up("s")
+    assert UPKEEP.drain(60)
+    found = records.get("e")
+    assert (found.embedder, found.is_verified) == ("another model", True)
