@@ -364,3 +364,24 @@ def test_processes_get_one_holder_for_each_lease(store):
         taker.stdin.flush()
     taken = [taker.communicate(timeout=240)[0].split() for taker in takers]
     assert [sum(map(int, each)) for each in zip(*taken, strict=True)] == [1] * 20
+
+
+@pytest.mark.parametrize("step", ["whole", "update"])
+def test_two_changes_of_an_entry_at_once_are_both_made(store, monkeypatch, step):
+    records, other = RedisRecords(store), RedisRecords(store)
+    seq = records.put(entry(), vector(1))
+    run, between = records._run, [lambda: other.update("e", is_verified=True)]
+
+    def meddled(script, *told):
+        if script == "update" == step and between:
+            between.pop()()
+        came = run(script, *told)
+        if script == "whole" == step and between:
+            between.pop()()
+        return came
+
+    monkeypatch.setattr(records, "_run", meddled)
+    assert records.update("e", group="another")
+    found = other.get("e")
+    assert (found.is_verified, found.group, found.seq) == (True, "another", seq)
+    assert other.damaged() == []

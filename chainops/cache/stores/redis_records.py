@@ -25,6 +25,7 @@ from chainops.cache.stores.stored import (
     pack,
     repack,
     storable,
+    sum_of_body,
     user_mark,
     whole_number,
     worth,
@@ -131,15 +132,18 @@ class RedisRecords(RedisBeside):
         is_verified: bool | None = None,
         group: str | None = None,
     ) -> bool:
-        found = self.get(entry)
-        if found is None:
-            return False
-        with self._store.client() as client:
-            sums: Any = client.hmget(f"{PREFIX}entry:{entry}", ["vector_sum", "body_sum", "sum"])
-        vector_sum, body_sum, checksum = (as_text(each) or "" for each in sums)
-        new = changed(found, knowledge=knowledge, is_verified=is_verified, group=group)
-        head, new_checksum = repack(new, vector_sum, body_sum)
-        return bool(self._run("update", entry, checksum, head, new_checksum, storable(new.group)))
+        while found := self._run("whole", "id", "", entry):  # again, if it was changed between the two scripts
+            there = _entry(found[1])
+            if there is None or there.id != entry:
+                self._discard([entry])
+                return False
+            _, _, body, *sums = found[1]
+            vector_sum, checksum, _ = (as_text(each) or "" for each in sums)
+            new = changed(there, knowledge=knowledge, is_verified=is_verified, group=group)
+            head, new_checksum = repack(new, vector_sum, sum_of_body(body))
+            if self._run("update", entry, checksum, head, new_checksum, storable(new.group)):
+                return True
+        return False
 
     def position(self, scope: str) -> int:
         with self._store.client() as client:

@@ -147,7 +147,8 @@ class SqlRecords(SqlBeside):
         self._ready()
         e = tables().entries
         with self._store.write() as connection:
-            row = connection.execute(e.select().where(e.c.id == entry)).first()
+            # PostgreSQL must be told that nobody else may change it meanwhile; SQLite lets nobody write.
+            row = connection.execute(e.select().where(e.c.id == entry).with_for_update()).first()
             if row is None:
                 return False
             found = entry_of(row.seq, row.head, row.body, row.vector_sum, row.checksum, row.seal)
@@ -156,9 +157,8 @@ class SqlRecords(SqlBeside):
             new = changed(found, knowledge=knowledge, is_verified=is_verified, group=group)
             head, checksum = repack(new, row.vector_sum, row.body_sum)
             columns = {"head": head.decode(), "checksum": checksum, "seal": seal_of(checksum, row.seq)}
-            # Only if nobody changed it since it was read: PostgreSQL does not hold it.
-            mine = e.update().where(e.c.number == row.number, e.c.checksum == row.checksum)
-            return bool(connection.execute(mine.values(**columns)).rowcount)
+            connection.execute(e.update().where(e.c.number == row.number).values(**columns))
+        return True
 
     def position(self, scope: str) -> int:
         rows = self._ready().scope.read({"scope": scope})

@@ -87,7 +87,7 @@ def pack(entry: Entry, vector: np.ndarray | None) -> Stored:
     numbers = None if vector is None else vector.astype("<f4").tobytes()
     body = to_json([entry.message, entry.facts, entry.uses])
     vector_sum = sum_of_vector(numbers, entry.embedder, entry.created_at)
-    stored = _sealed(entry, body, numbers, vector_sum, hashlib.sha256(body).hexdigest())
+    stored = _sealed(entry, body, numbers, vector_sum, sum_of_body(body))
     if (size := len(stored.head) + len(body)) > LARGEST_ENTRY_BYTES:
         raise InvalidInput("answer", f"{size} bytes with its sources", f"at most {LARGEST_ENTRY_BYTES}")
     return stored
@@ -119,7 +119,7 @@ def entry_of(seq: Any, head: Any, body: Any, vector_sum: Any, checksum: Any, sea
     raw, text = as_bytes(head), as_bytes(body)
     if raw is None or text is None:
         return None
-    parts = _verified(seq, raw, hashlib.sha256(text).hexdigest(), vector_sum, checksum, seal)
+    parts = _verified(seq, raw, sum_of_body(text), vector_sum, checksum, seal)
     told = None if parts is None else _json_list(text)
     if parts is None or told is None or len(told) != 3 or not all(isinstance(each, dict) for each in told):
         return None
@@ -143,6 +143,10 @@ def outline_of(seq: Any, head: Any, body_sum: Any, vector_sum: Any, checksum: An
 def seal_of(checksum: str, seq: int) -> str:
     """Ties an entry to its number, by which similar questions are found. SHA-1, because Redis must compute it too."""
     return hashlib.sha1(f"{checksum}{seq}".encode(), usedforsecurity=False).hexdigest()
+
+
+def sum_of_body(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
 
 
 def sum_of_vector(vector: bytes | None, embedder: str | None, created_at: float) -> str:
