@@ -152,7 +152,7 @@ class SemanticCache(Component[Any, Any]):
             held = lookup.held(key, tenant=tenant, now=now, now_s=now_s)
             if held is not None:
                 return held
-            draw = int(run.request.id[:8], 16) / 2**32
+            draw, trouble = int(run.request.id[:8], 16) / 2**32, lookup.replica.trouble
             found: Found = yield Do(lambda: lookup.find(key, tenant=tenant, now=now, now_s=now_s, draw=draw))
         except ChainopsError as error:
             run.emit(CacheUnavailable(error=str(error)))
@@ -162,7 +162,7 @@ class SemanticCache(Component[Any, Any]):
                     return held
             run.report.reasons.append("the cache could not be reached, and was done without")
             return Found(why="the store cannot be reached", is_down=True)
-        self._tell_recovered(lookup.replica, run)
+        self._tell_recovered(lookup.replica, trouble, run)
         for notice in lookup.replica.take_notices():
             run.emit(CacheNotice(notice=notice))
         for reason, gone in (("its documents changed", found.outdated), ("damaged", found.damaged)):
@@ -170,8 +170,8 @@ class SemanticCache(Component[Any, Any]):
                 run.emit(CacheDropped(reason=reason, count=len(gone), entries=tuple(gone[:100])))
         return found
 
-    def _tell_recovered(self, replica: Replica, run: Run) -> None:
-        after_s = replica.recovered()
+    def _tell_recovered(self, replica: Replica, trouble: object, run: Run) -> None:
+        after_s = replica.recovered(trouble)
         if after_s is not None:
             run.emit(CacheRecovered(place=replica.store.place, after_s=round(after_s, 3)))
 

@@ -98,21 +98,34 @@ class Replica:
         """
         if self.is_down:
             raise StoreUnavailable(self.store.place, "it could not be reached a moment ago", "it is tried again soon")
+        down = self._down
         try:
             yield
         except StoreError:
             now = time.monotonic()
             with self._lock:
-                since, _, pause = self._down or (now, now, _RETRY_S[0] / 2)
-                pause = min(pause * 2, _RETRY_S[1])
-                self._down = (since, now + pause, pause)
+                if self._down in (down, None):  # of several that fail at the same moment only the first counts
+                    since, _, pause = self._down or (now, now, _RETRY_S[0] / 2)
+                    pause = min(pause * 2, _RETRY_S[1])
+                    self._down = (since, now + pause, pause)
             raise
 
-    def recovered(self) -> float | None:
-        """After a call that went well: how long the store was down, told once; None if it was not."""
-        if self._down is None:
+    @property
+    def trouble(self) -> object:
+        """What is known of the store's failure, for `recovered`; None when it did not fail."""
+        return self._down
+
+    def recovered(self, trouble: object) -> float | None:
+        """After a call that went well: how long the store was down, told once; None if it was not.
+
+        Args:
+            trouble: What was known when the call began: it says nothing of a failure since.
+        """
+        if trouble is None:
             return None
         with self._lock:
+            if self._down is not trouble:
+                return None
             down, self._down = self._down, None
             self._forget_all()  # what was deleted elsewhere meanwhile is not known
         self.partitions.look_again()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
+from langchain_core.messages import AIMessage
 
 from chainops.cache.policy import Key
-from chainops.cache.records import Limits, Where
+from chainops.cache.records import CacheRecovered, Limits, Where
 from chainops.cache.stores.sql_records import SqlRecords
+from chainops.core.errors import StoreUnavailable
 from chainops.testing.cache_pieces import NOW, entry
+from chainops.testing.listening import capture_events
 
 KEY = Key(scope="s", exact="e", question="question e", may_be_near=False)
 LIMITS = Limits(100, 10**9)
@@ -83,3 +88,47 @@ def test_what_is_stored_while_others_are_dropped_is_served_and_not_the_one_befor
     replica.keep(entry("new", exact="e"), None, now_s=0.0, limits=LIMITS)
     found = replica.held(KEY, now_s=0.0) or replica.exact(KEY, now_s=0.0)
     assert found.id == "new"
+
+
+def fail(replica, meanwhile=lambda: None):
+    with pytest.raises(StoreUnavailable), replica.guarded():
+        meanwhile()
+        raise StoreUnavailable("cache.db", "locked", "repeat")
+
+
+def test_of_calls_that_fail_at_the_same_moment_one_counts(replica, monkeypatch):
+    now = 100.0
+    monkeypatch.setattr("chainops.cache.replica.time", SimpleNamespace(monotonic=lambda: now))
+    fail(replica, lambda: fail(replica, lambda: fail(replica)))
+    assert replica.is_down
+    now += 0.25
+    assert not replica.is_down
+    fail(replica)
+    now += 0.25
+    assert replica.is_down, "the second time it is left alone for longer"
+    now += 0.25
+    assert not replica.is_down
+
+
+def test_a_call_that_began_before_the_store_failed_does_not_say_that_it_is_back(replica, records):
+    records.put(entry(), None)
+    before = replica.trouble
+    replica.exact(KEY, now_s=0.0)
+    fail(replica)
+    assert replica.recovered(before) is None
+    assert replica.is_down
+    assert replica.held(KEY, now_s=0.0).id == "e"
+    assert replica.recovered(replica.trouble) is not None
+    assert not replica.is_down
+    assert replica.held(KEY, now_s=0.0) is None
+
+
+def test_a_lookup_that_was_on_its_way_when_the_store_failed_leaves_it_alone(make_cache, make_replica, store):
+    records = Meddled(store)
+    replica = make_replica(records=records)
+    cache = make_cache(lambda _: AIMessage(content="answer"), replica=replica)
+    records.after["exact"] = lambda: fail(replica)
+    with capture_events() as events:
+        cache.invoke("how do I sort a list")
+    assert not events.of(CacheRecovered)
+    assert replica.is_down
