@@ -9,6 +9,7 @@ import time
 import pytest
 
 from chainops.cache.sharing.heartbeat import Heartbeat
+from chainops.testing.listening import ManualClock
 
 
 class Place:
@@ -41,6 +42,14 @@ def eventually(is_so):
 @pytest.fixture
 def place():
     return Place()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """What leases live by; the beats come in real time."""
+    stopped = ManualClock()
+    monkeypatch.setattr("chainops.cache.sharing.heartbeat.time", stopped)
+    return stopped
 
 
 def test_nothing_runs_until_something_is_held(place):
@@ -97,26 +106,48 @@ def test_a_lease_that_is_lost_is_told_once_and_renewed_no_more(place):
     assert heartbeat.release("b") is True
 
 
-def test_a_lease_that_cannot_be_renewed_is_lost_when_its_time_is_over_and_not_before(place):
-    heartbeat, lost = Heartbeat(place.renew, ttl_s=1.5), threading.Event()
+def test_a_lease_taken_anew_while_the_one_before_it_is_asked_about_is_held():
+    heartbeat, asked = Heartbeat(lambda keys: renew(keys), ttl_s=0.03), []
+
+    def renew(keys):
+        asked.append(keys)
+        if len(asked) > 1:
+            return set()
+        heartbeat.release("a")
+        heartbeat.hold("a", on_lost=lambda: pytest.fail("lost"))
+        return {"a"}  # the one that was released
+
+    heartbeat.hold("a")
+    eventually(lambda: len(asked) > 1)
+    assert asked[1] == ["a"]
+    assert heartbeat.release("a") is True
+
+
+def test_a_lease_that_cannot_be_renewed_is_lost_when_its_time_is_over_and_not_before(place, clock):
+    heartbeat, lost = Heartbeat(place.renew, ttl_s=0.03), threading.Event()
     place.is_down = True
-    began = time.monotonic()
     heartbeat.hold("a", on_lost=lost.set)
+    clock.now += 0.029
+    asked = len(place.asked)
+    eventually(lambda: len(place.asked) >= asked + 3)
+    assert not lost.is_set()
+    clock.now += 0.002
     assert lost.wait(60)
-    assert time.monotonic() - began >= 1.5
-    assert len(place.asked) >= 2
     assert isinstance(heartbeat.error, ConnectionError)
     eventually(lambda: not heartbeat.is_beating)
 
 
-def test_it_goes_on_after_the_place_was_down_for_a_moment(place):
-    heartbeat = Heartbeat(place.renew, ttl_s=3)
+def test_it_goes_on_after_the_place_was_down_for_a_moment(place, clock):
+    heartbeat = Heartbeat(place.renew, ttl_s=0.03)
     heartbeat.hold("a", on_lost=lambda: pytest.fail("lost"))
     place.is_down = True
-    place.wait()
+    clock.now += 0.029
     eventually(lambda: heartbeat.error is not None)
     place.is_down = False
     eventually(lambda: heartbeat.error is None)
+    clock.now += 0.029
+    place.is_down = True
+    eventually(lambda: heartbeat.error is not None)
     assert heartbeat.release("a") is True
 
 

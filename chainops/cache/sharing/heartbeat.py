@@ -10,6 +10,8 @@ from typing import Generic, TypeVar
 from chainops.core.forking import reset_in_child
 
 LeaseKey = TypeVar("LeaseKey", bound=Hashable)
+_Hold = tuple[float, Callable[[], None] | None]
+"""Since when a lease is known to live, and whom to tell when it is lost."""
 
 
 class Heartbeat(Generic[LeaseKey]):
@@ -36,7 +38,7 @@ class Heartbeat(Generic[LeaseKey]):
     def reset(self) -> None:
         """Hold nothing. For a forked child: the leases are its parent's."""
         self._changed = threading.Condition(threading.RLock())  # re-entrant, see `Signal`
-        self._held: dict[LeaseKey, tuple[float, Callable[[], None] | None]] = {}
+        self._held: dict[LeaseKey, _Hold] = {}
         self._thread: threading.Thread | None = None
 
     def __len__(self) -> int:
@@ -72,15 +74,15 @@ class Heartbeat(Generic[LeaseKey]):
     def _beat(self) -> None:
         while self._pause():
             with self._changed:
-                keys = list(self._held)
+                held = dict(self._held)
             asked_at = time.monotonic()  # a lease lives from when the store was asked, not from when it answered
             lost: set[LeaseKey] = set()
             try:
-                lost = self._renew(keys)
+                lost = self._renew(list(held))
                 self.error = None
             except Exception as error:  # noqa: BLE001 (kept as a fact; leases that grow too old are lost)
                 self.error = error
-            self._note(keys, lost, asked_at)
+            self._note(held, lost, asked_at)
 
     def _pause(self) -> bool:
         """Let a third of the time to live pass; False, and the thread is over, when nothing is held any more."""
@@ -91,13 +93,13 @@ class Heartbeat(Generic[LeaseKey]):
             self._thread = None  # under the lock: a `hold` from now on starts another
             return False
 
-    def _note(self, keys: list[LeaseKey], lost: set[LeaseKey], asked_at: float) -> None:
+    def _note(self, asked: dict[LeaseKey, _Hold], lost: set[LeaseKey], asked_at: float) -> None:
         told: list[Callable[[], None]] = []
         with self._changed:
-            for key in keys:
-                if (held := self._held.get(key)) is None:
-                    continue
-                alive_since, on_lost = held
+            for key, hold in asked.items():
+                if self._held.get(key) is not hold:
+                    continue  # released meanwhile, or even taken anew: that was not asked about
+                alive_since, on_lost = hold
                 if self.error is None and key not in lost:
                     self._held[key] = max(asked_at, alive_since), on_lost
                 elif key in lost or time.monotonic() - alive_since >= self.ttl_s:
