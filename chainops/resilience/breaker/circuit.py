@@ -14,7 +14,7 @@ from chainops.core.run import Run
 from chainops.core.steps import Do, Plan
 from chainops.models.failures import Failure
 from chainops.resilience.breaker import policy
-from chainops.resilience.breaker.policy import CLOSED, BreakerSettings, Opening, Recent, Route
+from chainops.resilience.breaker.policy import CLOSED, BreakerSettings, FailureClass, Opening, Recent, Route
 from chainops.resilience.breaker.records import (
     CircuitAlone,
     CircuitClosed,
@@ -28,13 +28,15 @@ REFRESH_S = 0.5
 """A copy older than this is refreshed beside the requests."""
 STALE_S = 0.9
 """One older than this (nobody asked for a while) is refreshed before a call is let through."""
+_Opened = tuple[float, Opening, Callable[[Route], Route]]
+"""For how long, with what, and the change that does it."""
 BACKGROUND = Background("chainops circuits", waiting_at_most=10_000, finishes=True)
 
 
 class Circuit:
     """Decides from its copy, in place. Changes are made there at once and follow into the store in the background; only
     the claim of a probe waits for the store, which grants one to all processes together. Thread-safe; no lock is held
-    during a call or while the store is asked.
+    during a call, and while the store is asked only the one that lets one reading after another begin.
 
     Failures are counted in each process by itself; what they share is which circuits are open, until when, and who
     probes. Clocks of several machines may differ: a circuit opens as much too long or too short.
@@ -52,7 +54,7 @@ class Circuit:
         self._route = CLOSED
         self._recent = Recent(settings)
         self._changes = 0  # of the copy: what was read before the last one is out of date
-        self._unsent = 0  # changes that the store has not been told yet
+        self._lost = 0  # changes that the store could not be told: what it says now is without them
         self._looked = float("-inf")
         self._problem: str | None = None  # what is wrong with the store, until it answers again
         self._is_told = False
@@ -61,8 +63,9 @@ class Circuit:
 
     def reset(self) -> None:
         """For a forked child, which knows what its parent knew; what was on its way to the store is the parent's."""
-        self._lock = threading.Lock()
-        self._unsent = 0
+        self._lock, self._reading = threading.Lock(), threading.Lock()
+        self._unsent: list[Callable[[Route], Route]] = []
+        """Changes that the store has not been told yet."""
 
     @property
     def route(self) -> Route:
@@ -78,11 +81,10 @@ class Circuit:
         now, seen = run.clock.time(), run.clock.monotonic()
         if self._store is not None and not 0 <= seen - self._looked < REFRESH_S:
             is_open = policy.state(self._route, now, self.settings) == "open"
-            is_stale = not 0 <= seen - self._looked < STALE_S and self._problem is None and not is_open
-            self._looked = seen
-            if is_stale:
-                yield Do(self.refresh)
+            if not 0 <= seen - self._looked < STALE_S and self._problem is None and not is_open:
+                yield Do(lambda: self._refresh_once(seen))
             else:
+                self._looked = seen
                 BACKGROUND.submit(self.refresh)
             self._tell(run)
         state = policy.state(self._route, now, self.settings)
@@ -104,11 +106,11 @@ class Circuit:
             self._recent.succeeded()
         if token is None:
             return
-        before, now = self._route, run.clock.time()
-        self._change(lambda route: policy.proven(route, now, self.settings))
+        now = run.clock.time()
+        before, after = self._change(lambda route: policy.proven(route, now, self.settings))
         with self._lock:
             self._recent.forget()
-        if before.openings and not self._route.openings:
+        if before.openings and not after.openings:
             since = min(each.since for each in before.openings)
             run.emit(CircuitClosed(route=self.name, open_s=max(0.0, now - since)))
 
@@ -118,34 +120,42 @@ class Circuit:
             self.released(token)
             return
         now = run.clock.time()
-        with self._lock:
-            is_many = self._recent.failed(kind, now)
-            route = self._route
+        with self._lock:  # counted and opened in one step: of many that fail at the same time one opens it
+            found = self._opening(kind, failure, token, now)
+            if found is not None:
+                open_s, new, change = found
+                self._recent.forget()
+                self._apply(change)
+                changes = self._changes
+        if found is None:
+            self.released(token)
+            return
+        self._send(change, changes)
+        run.emit(CircuitOpened(route=self.name, failure=kind, reason=new.reason, open_s=open_s, times=new.times))
+
+    def _opening(self, kind: FailureClass, failure: Failure, token: str | None, now: float) -> _Opened | None:
+        """Count a failure; what it opens, if it does."""
+        is_many, route = self._recent.failed(kind, now), self._route
         is_probe = token is not None and route.probe == token
         is_closed = policy.state(route, now, self.settings) == "closed"
-        times = max((each.times for each in route.openings), default=0) + is_probe
+        times = max(max((each.times for each in route.openings), default=0) + is_probe, 1)
         open_s = policy.opens_for_s(
             kind,
             retry_after_s=failure.retry_after_s,
             # What was under way when it opened does not make it worse, but may know of a later deadline.
             is_many=is_probe or (is_many and is_closed),
-            times=max(times, 1),
+            times=times,
             settings=self.settings,
         )
         if open_s is None:
-            self.released(token)
-            return
-        new = Opening(kind, failure.reason, since=now, until=now + open_s, times=max(times, 1))
+            return None
+        new = Opening(kind, failure.reason, since=now, until=now + open_s, times=times)
         if is_probe and token is not None:
-            probe, new = token, replace(new, since=min((each.since for each in route.openings), default=now))
-            self._change(lambda route: policy.failed_again(route, probe, new, now))
-        elif is_closed or new.until > policy.last(route).until:
-            self._change(lambda route: policy.opened(route, new))
-        else:
-            return
-        with self._lock:
-            self._recent.forget()
-        run.emit(CircuitOpened(route=self.name, failure=kind, reason=new.reason, open_s=open_s, times=new.times))
+            new = replace(new, since=min((each.since for each in route.openings), default=now))
+            return open_s, new, lambda route: policy.failed_again(route, token, new, now)
+        if is_closed or new.until > policy.last(route).until:
+            return open_s, new, lambda route: policy.opened(route, new)
+        return None
 
     def released(self, token: str | None) -> None:
         """The call said nothing about the route."""
@@ -154,29 +164,44 @@ class Circuit:
 
     def refresh(self) -> None:
         """Take over what the store knows. Never raises."""
+        with self._reading:  # one after another: what was read earlier does not come after what was read later
+            self._refresh()
+
+    def _refresh_once(self, seen: float) -> None:
+        """Of several calls that find the copy too old, one reads, and the others wait for that."""
+        with self._reading:
+            if abs(seen - self._looked) >= STALE_S:
+                self._refresh()
+                self._looked = seen
+
+    def _refresh(self) -> None:
         assert self._store is not None
         with self._lock:
-            changes, mine, was_alone = self._changes, self._route, self._problem is not None
+            changes, mine, lost = self._changes, self._route, self._lost
             is_behind = bool(self._unsent)
         try:
-            if was_alone and mine.openings:
+            if lost and mine.openings:
                 found = self._store().change(self.name, lambda route: _joined(route, mine))
             else:
                 found = self._store().look(self.name)
         except StoreError as error:
             self._problem = str(error)
             return
-        self._problem, self._is_told = None, False
+        with self._lock:
+            self._lost -= lost
+            if not self._lost:  # else the store failed since
+                self._problem, self._is_told = None, False
         if not is_behind:
             self._adopt(found, changes)
 
     def _claim(self, token: str, now: float) -> Route:
         with self._lock:
-            changes, mine, is_behind = self._changes, self._route, bool(self._unsent)
+            changes, unsent = self._changes, tuple(self._unsent)
 
         def claim(route: Route) -> Route:
-            known = _joined(route, mine) if is_behind else route
-            return policy.claimed(known, token, now, self.settings)
+            for change in unsent:  # they will come after the claim, and change nothing more then
+                route = change(route)
+            return policy.claimed(route, token, now, self.settings)
 
         if self._store is not None and self._problem is None:
             try:
@@ -191,29 +216,42 @@ class Circuit:
             self._changes += 1
             return self._route
 
-    def _change(self, change: Callable[[Route], Route]) -> None:
-        """Here now, in the store soon."""
+    def _change(self, change: Callable[[Route], Route]) -> tuple[Route, Route]:
+        """Here now, in the store soon; before and after."""
         with self._lock:
-            self._route = change(self._route)
-            self._changes += 1
-            self._unsent += self._store is not None
-            changes = self._changes
+            before = self._route
+            self._apply(change)
+            after, changes = self._route, self._changes
+        self._send(change, changes)
+        return before, after
+
+    def _apply(self, change: Callable[[Route], Route]) -> None:
+        """Under the lock; to be sent after that."""
+        self._route = change(self._route)
+        self._changes += 1
+        if self._store is not None:
+            self._unsent.append(change)
+
+    def _send(self, change: Callable[[Route], Route], changes: int) -> None:
         if self._store is not None and not BACKGROUND.submit(lambda: self._push(change, changes)):
-            with self._lock:
-                self._unsent -= 1
+            self._lose(change, "too many changes wait to be told")
 
     def _push(self, change: Callable[[Route], Route], changes: int) -> None:
         assert self._store is not None
         try:
             found = self._store().change(self.name, change)
         except StoreError as error:
-            self._problem = str(error)
-            with self._lock:
-                self._unsent -= 1
+            self._lose(change, str(error))
         else:
             with self._lock:
-                self._unsent -= 1
+                self._unsent.remove(change)
             self._adopt(found, changes)
+
+    def _lose(self, change: Callable[[Route], Route], problem: str) -> None:
+        with self._lock:
+            self._unsent.remove(change)
+            self._lost += 1
+            self._problem = problem
 
     def _adopt(self, found: Route, changes: int, *, is_claim: bool = False) -> None:
         """Know what the store knows, unless something of our own is still on its way there; a claim at once.
@@ -223,11 +261,14 @@ class Circuit:
         with self._lock:
             if self._changes == changes and (is_claim or not self._unsent):
                 self._route = found
+                self._changes += is_claim  # what was read before it does not know of it
 
     def _tell(self, run: Run) -> None:
-        if self._problem is not None and not self._is_told:
-            self._is_told = True
-            run.emit(CircuitAlone(route=self.name, problem=self._problem))
+        with self._lock:
+            problem = None if self._is_told else self._problem
+            self._is_told = self._is_told or problem is not None
+        if problem is not None:
+            run.emit(CircuitAlone(route=self.name, problem=problem))
 
     def _refusal(self, now: float) -> CircuitOpen:
         route = self._route

@@ -3,7 +3,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from types import SimpleNamespace
 
 import pytest
 from langchain_core.messages import AIMessageChunk
@@ -606,3 +607,138 @@ def test_a_circuit_that_was_closed_while_a_claim_waited_for_a_store_that_then_fa
         go_on.set()
         assert claim.result(60) == CLOSED
     assert circuit.route == CLOSED
+
+
+def test_a_probe_that_fails_while_the_store_is_being_read_opens_the_circuit_again(busy, clock):
+    """What was read before the claim does not know of it."""
+    made, circuits = busy
+    circuits.room.release(10)
+    assert BACKGROUND.drain(60)
+    circuits.shown.clear()
+    circuits.looked.clear()
+    reading = threading.Thread(target=made._circuit.refresh)
+    reading.start()
+    assert circuits.looked.wait(60)
+
+    def fail(_value):
+        circuits.shown.set()
+        reading.join()
+        raise ConnectionError("gone")
+
+    made._circuit._looked = clock.now  # the copy is fresh enough
+    probing = Breaker(inner=RunnableLambda(fail), circuit=made._circuit, name="busy")
+    with capture_events() as events, pytest.raises(ConnectionError):
+        probing.invoke("x")
+    assert [each.times for each in events.of(CircuitOpened)] == [2]
+    with pytest.raises(CircuitOpen):
+        made.invoke("x")
+
+
+def test_a_probe_that_was_given_back_is_free_at_once_though_the_store_is_told_later(busy, clock):
+    made, circuits = busy
+    circuit, now = made._circuit, clock.now
+    circuits.room.release()
+    assert BACKGROUND.drain(60)
+    circuits.room.release()
+    assert circuit._claim("first", now).probe == "first"
+    circuit.released("first")  # on its way to the store, which makes no room for it
+    circuits.change, waits = super(BusyCircuits, circuits).change, circuits.change
+    try:
+        assert circuit._claim("second", now).probe == "second"
+    finally:
+        circuits.change = waits
+
+
+class FailsOnce(SqlCircuits):
+    """A real store that does not take the first change."""
+
+    fails, meanwhile = True, staticmethod(lambda: None)
+
+    def look(self, route):
+        found = super().look(route)
+        self.meanwhile()
+        return found
+
+    def change(self, route, how):
+        if self.fails:
+            self.fails = False
+            raise StoreUnavailable(self.place, "locked", "repeat")
+        return super().change(route, how)
+
+
+def test_an_opening_that_the_store_did_not_take_while_it_was_being_read_is_told_it_again(clock, tmp_path):
+    store = FailsOnce(SqlStore(tmp_path / "c.db"))
+    held = Circuit("route", SETTINGS, lambda: store)
+
+    def meanwhile():
+        held._change(lambda route: policy.opened(route, Opening("server", "r", clock.now, clock.now + 9)))
+        assert BACKGROUND.drain(60)
+
+    store.meanwhile = meanwhile
+    held.refresh()
+    store.meanwhile = lambda: None
+    held.refresh()
+    assert held.route.openings
+    assert store.look("route").openings
+
+
+def test_what_was_read_earlier_does_not_come_after_what_was_read_later(clock, tmp_path):
+    circuits = BusyCircuits(SqlStore(tmp_path / "c.db"))
+    circuits.room.release(10)
+    held = Circuit("route", SETTINGS, lambda: circuits)
+    circuits.shown.clear()
+    with ThreadPoolExecutor(2) as threads:
+        earlier = threads.submit(held.refresh)
+        assert circuits.looked.wait(60)
+        circuits.change("route", lambda route: policy.opened(route, Opening("server", "r", clock.now, clock.now + 9)))
+        circuits.look = super(BusyCircuits, circuits).look
+        later = threads.submit(held.refresh)
+        wait([later], timeout=0.2)  # it comes first, where nothing keeps it from that
+        circuits.shown.set()
+        earlier.result(60), later.result(60)
+    assert held.route.openings
+
+
+def test_of_calls_after_a_pause_none_is_let_through_before_the_store_was_read(clock, tmp_path):
+    circuits = BusyCircuits(SqlStore(tmp_path / "c.db"))
+    circuits.room.release(10)
+    circuits.change("route", lambda route: policy.opened(route, Opening("server", "r", clock.now, clock.now + 9)))
+    circuits.shown.clear()
+    server = Server()
+    made = breaker(server, store=lambda: circuits)
+
+    def call():
+        with use_clock(clock), pytest.raises(CircuitOpen):
+            made.invoke("x")
+
+    with ThreadPoolExecutor(2) as threads:
+        calls = [threads.submit(call)]
+        assert circuits.looked.wait(60)
+        calls.append(threads.submit(call))
+        wait(calls, timeout=0.2)  # it goes through now, where nothing keeps it from that
+        circuits.shown.set()
+        for each in calls:
+            each.result(60)
+    assert not server.calls
+
+
+def test_of_failures_at_the_same_time_one_opens_the_circuit_and_is_told(clock):
+    class Meanwhile(Circuit):
+        """Before a change is made, another call fails."""
+
+        another = True
+
+        def _opening(self, *arguments):
+            found = super()._opening(*arguments)
+            if self.another:
+                self.another = False
+                threads.submit(self.failed, run, None, failure)
+                wait_a_little.wait(0.2)
+            return found
+
+    told, wait_a_little = [], threading.Event()
+    run = SimpleNamespace(clock=clock, emit=told.append)
+    failure = Failure("retryable", "overloaded")
+    with ThreadPoolExecutor(1) as threads:
+        Meanwhile("route", BreakerSettings(failures=1)).failed(run, None, failure)
+    assert [type(each) for each in told] == [CircuitOpened]
