@@ -191,10 +191,7 @@ class KeyGate(TokenGate):
 
     def load(self, now: float) -> tuple[float, int, float]:
         """For choosing among keys, least first: what a call would wait in seconds, calls that wait, share in use."""
-        pool = self.pool
-        used, limits = pool.account.used(now), pool.account.limits
-        share = max((used.get(name, 0) / limit for name, limit in limits.items()), default=0.0)
-        return pool.expected_wait_s({"requests": 1}, now), pool.waiting(), share
+        return self.pool.expected_wait_s({"requests": 1}, now), self.pool.waiting(), self.pool.share(now)
 
 
 def tell(run: Run, pool: Pool) -> None:

@@ -117,8 +117,15 @@ class Pool:
 
     def remaining(self, now: float) -> dict[str, int]:
         """What is left of each limit, as far as this process knows."""
-        used = self.account.used(now)
+        with self.lock:
+            used = self.account.used(now)
         return {name: max(0, limit - used.get(name, 0)) for name, limit in self.account.limits.items()}
+
+    def share(self, now: float) -> float:
+        """Of the limit that is used most: how much of it is."""
+        with self.lock:
+            used, limits = self.account.used(now), self.account.limits
+        return max((used.get(name, 0) / limit for name, limit in limits.items()), default=0.0)
 
     def expected_wait_s(self, needs: Needs, now: float) -> float:
         """What a call that came now would have to wait."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 
 from chainops.core.clock import Clock
 from chainops.core.steps import Hear
 from chainops.resilience.limits.accounts import OwnAccount
+from chainops.resilience.limits.component import KeyGate
 from chainops.resilience.limits.permits import Queue
 from chainops.resilience.limits.pool import Pool
 from chainops.resilience.limits.records import LimitWaited, Overloaded, TooLarge
@@ -237,3 +239,32 @@ def test_tasks_of_several_loops_and_threads_wait_for_the_same_seats(run_of, play
     for thread in threads:
         thread.join(60)
     assert sorted(done) == ["task"] * 30 + ["thread"] * 10
+
+
+def test_nobody_looks_at_what_is_used_while_another_thread_takes_from_it(clock):
+    class Watched(OwnAccount):
+        is_taking = was_looked_at = False
+
+        def take(self, needs, now):
+            self.is_taking = True
+            taking.set()
+            assert go_on.wait(60)
+            parts = super().take(needs, now)
+            self.is_taking = False
+            return parts
+
+        def used(self, now):
+            self.was_looked_at = self.was_looked_at or self.is_taking
+            return super().used(now)
+
+    taking, go_on = threading.Event(), threading.Event()
+    pool = Pool("chain", Watched({"requests": 5}), Queue())
+    with ThreadPoolExecutor(4) as threads:
+        took = threads.submit(pool.take, {"requests": 1}, clock.now)
+        assert taking.wait(60)
+        looks = [threads.submit(look, clock.now) for look in (pool.remaining, pool.stats, KeyGate(pool).load)]
+        wait(looks, timeout=0.2)  # they are done now, where nothing keeps them from it
+        go_on.set()
+        assert took.result(60) is not None
+        assert [each.result(60) for each in looks][::2] == [{"requests": 4}, (0.0, 0, 0.2)]
+    assert not pool.account.was_looked_at
