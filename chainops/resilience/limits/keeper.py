@@ -7,7 +7,7 @@ import contextlib
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from chainops.core.clock import Clock, current_clock
@@ -65,22 +65,38 @@ class Keeper:
         """There is something that others wait for."""
         self._hurry.set()
 
-    def exchange(self, accounts: Sequence[LeasedAccount], now: float | None = None) -> None:
-        """Tell and ask the bank, for these accounts. Blocks."""
+    def exchange(self, accounts: Sequence[LeasedAccount], now: Callable[[], float] | None = None) -> None:
+        """Tell and ask the bank, for these accounts. Blocks.
+
+        Args:
+            now: Asked when it is their turn: a permit's time does not run while others ask.
+        """
         with self._asking:
-            asked_at = self.clock.monotonic() if now is None else now
-            asks = [(account.key, account.ask(asked_at)) for account in accounts]
-            try:
-                given = self.bank.exchange(asks)
-            except StoreError as error:
-                for account, (_, ask) in zip(accounts, asks, strict=True):
-                    account.lost(ask, str(error))
-            else:
-                heard_at = self.clock.monotonic()
-                for account, (_, ask), each in zip(accounts, asks, given, strict=True):
-                    account.hear(ask, each, asked_at, heard_at)
+            self._exchange(accounts, now or self.clock.monotonic)
         for account in accounts:
             account.changed(self.clock.monotonic())
+
+    def _exchange_if_open(self, accounts: Sequence[LeasedAccount]) -> None:
+        """After the farewell nothing is leased ahead."""
+        with self._asking:
+            if self._is_closed:
+                return
+            self._exchange(accounts, self.clock.monotonic)
+        for account in accounts:
+            account.changed(self.clock.monotonic())
+
+    def _exchange(self, accounts: Sequence[LeasedAccount], now: Callable[[], float]) -> None:
+        asked_at = now()
+        asks = [(account.key, account.ask(asked_at)) for account in accounts]
+        try:
+            given = self.bank.exchange(asks)
+        except StoreError as error:
+            for account, (_, ask) in zip(accounts, asks, strict=True):
+                account.lost(ask, str(error))
+        else:
+            heard_at = self.clock.monotonic()
+            for account, (_, ask), each in zip(accounts, asks, given, strict=True):
+                account.hear(ask, each, asked_at, heard_at)
 
     def close(self) -> None:
         """Give all back. Blocks."""
@@ -115,7 +131,7 @@ class Keeper:
                     self._thread = None  # under the lock: a `watch` from now on starts another
                     return
             for start in range(0, len(held), _AT_ONCE):
-                self.exchange(held[start : start + _AT_ONCE])
+                self._exchange_if_open(held[start : start + _AT_ONCE])
 
     def _still_busy(self, *, is_regular: bool) -> list[LeasedAccount]:
         with self._lock:

@@ -205,7 +205,7 @@ class LeasedAccount:
         with self.lock:
             return float("inf") if self.is_alone else max(0.0, self._ask_at - now)
 
-    def fetch(self, now: float) -> None:
+    def fetch(self, now: Callable[[], float]) -> None:
         """Ask the bank. Blocks."""
         self._keeper.exchange([self], now)
 
@@ -226,36 +226,39 @@ class LeasedAccount:
 
     def ask(self, now: float) -> Ask:
         """All there is to say. The caller sees to it that nobody else asks before `hear` or `lost`."""
-        must, more, waited_s = self.line(now)
+        line = self.line(now)  # under the pool's lock, so before ours is taken: always in this order
         with self.lock:
-            wanted: Counter[str] = Counter({name: _AHEAD * n for name, n in (self._recent | self._usual).items()})
-            for each in more:
-                wanted.update(each)
-            if self.is_alone:
-                self._seats = self.sitting
-                self._alone_told = Counter(self._alone_used)
-                over = {name: min(n, self._windows[name].used(now)) for name, n in self._alone_told.items()}
-            else:
-                self._seats -= self._spare_seats(has_line=must is not None)
-                over, self._over = dict(self._over), Counter()
-            in_hand = {name: self._in_hand(name, now) for name in self._blocks} | {"seats": self._seats - self.sitting}
-            wanted["seats"] = 0 if self._share >= 0 else max(0, self._most_sitting - self.sitting)
-            self._most_sitting = self.sitting
-            needed = {name: n - in_hand[name] for name, n in (must or {}).items() if name in self.limits}
-            may = {name: wanted[name] - max(0, in_hand[name]) for name in self.limits}
-            back, self._back = self._back, []
-            return Ask(
-                holder=self.holder,
-                limits=dict(self.limits),
-                window=int(self._window_s * 1000),
-                seats=self._seats,
-                back=back,
-                over={name: n for name, n in over.items() if n > 0},
-                must={name: n for name, n in needed.items() if n > 0},
-                may={name: n for name, n in may.items() if n > 0},
-                waited=int(waited_s * 1000),
-                gone=False,
-            )
+            return self._ask(now, *line)
+
+    def _ask(self, now: float, must: Needs | None, more: Iterable[Needs], waited_s: float) -> Ask:
+        wanted: Counter[str] = Counter({name: _AHEAD * n for name, n in (self._recent | self._usual).items()})
+        for each in more:
+            wanted.update(each)
+        if self.is_alone:
+            self._seats = self.sitting
+            self._alone_told = Counter(self._alone_used)
+            over = {name: min(n, self._windows[name].used(now)) for name, n in self._alone_told.items()}
+        else:
+            self._seats -= self._spare_seats(has_line=must is not None)
+            over, self._over = dict(self._over), Counter()
+        in_hand = {name: self._in_hand(name, now) for name in self._blocks} | {"seats": self._seats - self.sitting}
+        wanted["seats"] = 0 if self._share >= 0 else max(0, self._most_sitting - self.sitting)
+        self._most_sitting = self.sitting
+        needed = {name: n - in_hand[name] for name, n in (must or {}).items() if name in self.limits}
+        may = {name: wanted[name] - max(0, in_hand[name]) for name in self.limits}
+        back, self._back = self._back, []
+        return Ask(
+            holder=self.holder,
+            limits=dict(self.limits),
+            window=int(self._window_s * 1000),
+            seats=self._seats,
+            back=back,
+            over={name: n for name, n in over.items() if n > 0},
+            must={name: n for name, n in needed.items() if n > 0},
+            may={name: n for name, n in may.items() if n > 0},
+            waited=int(waited_s * 1000),
+            gone=False,
+        )
 
     def _spare_seats(self, *, has_line: bool) -> int:
         """Seats nobody sits on that are not lately needed either; while others wait, all beyond our share."""
@@ -317,6 +320,6 @@ class LeasedAccount:
             for name, blocks in self._blocks.items():
                 self._back += [[name, block.slot, block.amount] for block in blocks]
                 blocks.clear()
-            ask = self.ask(now)
+            ask = self._ask(now, None, (), 0.0)
             self._seats = 0
         return {**ask, "must": {}, "may": {}, "seats": 0, "gone": True}

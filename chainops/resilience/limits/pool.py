@@ -285,7 +285,7 @@ class Pool:
             is_first = waiter is self._head
             leased = self.account if isinstance(self.account, LeasedAccount) else None
             if is_first and leased is not None and leased.wants_more(waiter.needs, now):
-                return Do(lambda: leased.fetch(clock.monotonic()))
+                return Do(lambda: leased.fetch(clock.monotonic))
             if is_first:
                 self._refuse_in_vain(waiter, now, model, 0)
             left_s = waiter.until - now

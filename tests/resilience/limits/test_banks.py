@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -220,9 +221,9 @@ def test_permits_are_taken_in_blocks_and_not_asked_for_one_by_one(place, run_of,
 
 
 def test_an_unreachable_redis_leaves_each_process_its_share_and_recovers(run_of, play):
-    clock, limits = Clock(), {"requests": 8}
+    clock, limits = ManualClock(), {"requests": 8}  # what is leased does not lapse while this machine is busy
     with redis_server() as server:
-        pool, keeper = pool_at(server.url, limits, has_thread=False)
+        pool, keeper = pool_at(server.url, limits, clock=clock, has_thread=False)
         run = run_of(clock)
         play(pool.enter({"requests": 1}, run, "m")).close(clock.monotonic())
         keeper.bank.exchange([(pool.account.key, ask("another", limits=limits))])
@@ -390,3 +391,51 @@ def test_who_comes_when_the_store_cannot_be_reached_queues_for_this_processs_sha
     assert told[:10] == ["in"] * 10
     assert [isinstance(step, Hear) for step in told[10:14]] == [True] * 4
     assert told[14:] == ["queue full"] * 10
+
+
+# What the keeper's thread and the process's end do beside the calls
+
+
+def test_a_permits_time_does_not_run_while_others_ask_the_store(tmp_path, run_of):
+    clock = ManualClock()
+    pool, keeper = pool_at(f"sqlite:///{tmp_path / 'limits.db'}", {"requests": 10}, clock=clock, has_thread=False)
+    plan = pool.enter({"requests": 1}, run_of(clock), "m")
+    step = next(plan)
+    with ThreadPoolExecutor(1) as threads:
+        with keeper._asking:
+            asking = threads.submit(step.work)
+            wait([asking], timeout=0.2)
+            clock.advance(2)
+        asking.result(60)
+    assert reason_or_step(plan) == "in"
+    keeper.close()
+
+
+def test_the_end_waits_for_nobody_who_is_busy_with_the_queue(tmp_path, run_of, play):
+    pool, keeper = pool_at(f"sqlite:///{tmp_path / 'limits.db'}", {"requests": 10}, has_thread=False)
+    play(pool.enter({"requests": 1}, run_of(Clock()), "m"))
+    with ThreadPoolExecutor(1) as threads, pool.lock:  # whoever has it may be about to ask for the account's
+        threads.submit(keeper.close).result(30)
+
+
+def test_nothing_is_leased_ahead_after_the_farewell(tmp_path, run_of, play):
+    class EndsMeanwhile(Keeper):
+        """Is closed after it has looked whether it is, and before it asks."""
+
+        def _still_busy(self, **more):
+            held, end = super()._still_busy(**more), self.close
+
+            class Held(list):
+                def __getitem__(self, which):
+                    end()
+                    return super().__getitem__(which)
+
+            return Held(held)
+
+    bank = SqlBank(SqlStore(f"sqlite:///{tmp_path / 'limits.db'}"))
+    keeper = EndsMeanwhile(bank, ManualClock(), has_thread=False)
+    pool = Pools("shared", {"requests": 10}, Queue(), lambda: keeper).of("", "chain")
+    play(pool.enter({"requests": 1}, run_of(keeper.clock), "m"))
+    keeper._keep()
+    (told,) = bank.exchange([(pool.account.key, ask("another", limits={"requests": 10}))])
+    assert (told["holders"], told["left"]) == (1, {"requests": 9})

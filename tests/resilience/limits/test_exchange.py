@@ -41,7 +41,7 @@ class Process:
 
     def beat(self, now):
         self.account.beat(is_regular=True)
-        self.keeper.exchange([self.account], now)
+        self.keeper.exchange([self.account], lambda: now)
         self.heard = now
 
 
@@ -194,7 +194,7 @@ def test_an_account_that_is_used_in_the_moment_it_falls_idle_is_still_kept():
     def used_just_after(*, is_regular):
         is_busy = beat(is_regular=is_regular)
         process.must = {"seats": 1}
-        process.keeper.exchange([process.account], clock.now)
+        process.keeper.exchange([process.account], clock.monotonic)
         assert process.account.take({"seats": 1}, clock.now) is not None
         return is_busy
 
