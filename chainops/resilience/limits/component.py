@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from weakref import WeakValueDictionary
 
 from pydantic import Field, field_validator, model_validator
 
@@ -93,6 +94,8 @@ class Pools:
         self.name, self.limits, self.queue, self._keeper, self._window_s = name, limits, queue, keeper, window_s
         self._lock = threading.Lock()
         self._pools: dict[str, Pool] = {}
+        self._alive: WeakValueDictionary[str, Pool] = WeakValueDictionary()
+        """Also those that were swept and are still in somebody's hands: two pools of one key would be two limits."""
         self._sweep_at = _SWEEP_ABOVE
 
     @property
@@ -109,10 +112,11 @@ class Pools:
         pool = self._pools.get(key)
         if pool is None:
             with self._lock:
-                pool = self._pools.get(key)
+                pool = self._alive.get(key)
                 if pool is None:
                     self._sweep()
-                    pool = self._pools[key] = Pool(label, self._account(key), self.queue, ceiling)
+                    pool = self._alive[key] = Pool(label, self._account(key), self.queue, ceiling)
+                self._pools[key] = pool
         return pool
 
     def _account(self, key: str) -> Account:

@@ -12,7 +12,7 @@ import pytest
 from chainops.core.clock import Clock
 from chainops.core.steps import Hear
 from chainops.resilience.limits.accounts import OwnAccount
-from chainops.resilience.limits.component import KeyGate
+from chainops.resilience.limits.component import KeyGate, Pools
 from chainops.resilience.limits.permits import Queue
 from chainops.resilience.limits.pool import Pool
 from chainops.resilience.limits.records import LimitWaited, Overloaded, TooLarge
@@ -268,3 +268,12 @@ def test_nobody_looks_at_what_is_used_while_another_thread_takes_from_it(clock):
         assert took.result(60) is not None
         assert [each.result(60) for each in looks][::2] == [{"requests": 4}, (0.0, 0, 0.2)]
     assert not pool.account.was_looked_at
+
+
+def test_a_pool_that_is_forgotten_while_somebody_is_about_to_use_it_is_found_again():
+    pools = Pools("limit", {"seats": 1}, Queue())
+    pools._sweep_at = 1
+    held = pools.of("ann", "user")
+    pools.of("bob", "user")
+    assert set(pools._pools) == {"bob"}
+    assert pools.of("ann", "user") is held
