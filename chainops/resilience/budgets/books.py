@@ -20,6 +20,8 @@ LOST_AFTER_S = 3_600.0
 _CATCH_UP_S = 0.05
 """How long the next call waits for what the last ones took to be written down: after one another, that is at once; many
 at the same time go on with estimates that are too high for a moment."""
+_PATIENCE_S = 5.0
+"""How long a call waits for it that would be refused because of these estimates."""
 _LOOK_EVERY_S = 600.0
 _AT_ONCE = 500
 _TRIES, _PAUSE_S = 3, 0.2
@@ -50,6 +52,7 @@ class Books:
         """For a forked child: what waits is written by its parent."""
         self._lock = threading.Lock()
         self._waiting: deque[tuple[str, Amount, Spend | None]] = deque()
+        self._settled = self._written = 0
         self._is_writing = False
 
     def reserve(self, hold: Hold, windows: Sequence[Window], *, enforces_tokens: bool = True) -> Reserved:
@@ -62,13 +65,21 @@ class Books:
         if now - self._looked > _LOOK_EVERY_S:
             self._looked = now
             self._writer.submit(lambda: self._adopt_quietly(now))
-        self.flush(_CATCH_UP_S)  # what calls that have ended really took, so that their estimates count no more
-        return self._counters.reserve(hold, windows, enforces_tokens=enforces_tokens)
+        # What calls that have ended really took, so that their estimates count no more.
+        is_current = self._catch_up(_CATCH_UP_S)
+        reserved = self._counters.reserve(hold, windows, enforces_tokens=enforces_tokens)
+        if reserved.refused is not None and not is_current and self._catch_up(_PATIENCE_S):
+            return self._counters.reserve(hold, windows, enforces_tokens=enforces_tokens)
+        return reserved
 
     def totals(self, budget: str, key: str, windows: Sequence[Window]) -> list[Amount]:
         """Spent and set aside. Blocks. Raises `StoreError`."""
-        self.flush(_CATCH_UP_S)
-        return self._counters.totals(budget, key, [each.id for each in windows])
+        names = [each.id for each in windows]
+        is_current = self._catch_up(_CATCH_UP_S)
+        found = self._counters.totals(budget, key, names)
+        if not is_current and self._catch_up(_PATIENCE_S):
+            return self._counters.totals(budget, key, names)
+        return found
 
     def settle_later(self, hold: str, actual: Amount, call: Spend | None) -> bool:
         """Put the truth in place of a hold, and note the call (None: it was not made). Never blocks.
@@ -80,6 +91,7 @@ class Books:
             if len(self._waiting) >= self._most:
                 return False
             self._waiting.append((hold, actual, call))
+            self._settled += 1
         self._write_soon()
         return True
 
@@ -125,6 +137,16 @@ class Books:
         except StoreError as error:
             self.problem = str(error)
 
+    def _catch_up(self, timeout_s: float) -> bool:
+        """Wait until all is written that was settled until now; not where it is known that it cannot be."""
+        settled, until = self._settled, time.monotonic() + timeout_s
+        while self._written < settled:
+            self._write_soon()
+            if time.monotonic() >= until or self.problem is not None:
+                return False
+            time.sleep(0.002)
+        return True
+
     def _is_behind(self) -> bool:
         with self._lock:  # a batch that failed goes back and the writing ends, both in one step
             return bool(self._waiting) or self._is_writing
@@ -147,6 +169,7 @@ class Books:
                     return
             try:
                 self._write_all(batch)
+                self._written += len(batch)  # in this thread alone
                 tries = 0
             except StoreError as error:
                 self.problem = str(error)

@@ -12,7 +12,7 @@ import pytest
 
 from chainops.core.errors import InvalidInput, StoreUnavailable
 from chainops.resilience.budgets.books import Books
-from chainops.resilience.budgets.policy import Amount
+from chainops.resilience.budgets.policy import Amount, BudgetSettings
 from chainops.resilience.budgets.spending import spending
 from chainops.resilience.budgets.sql_counters import SqlCounters
 from chainops.resilience.budgets.sql_ledger import SqlLedger, clean
@@ -249,3 +249,56 @@ def test_only_what_is_recent_is_added_up_when_asked(store, books, make_hold):
     assert not spending(store, "another").rows
     with pytest.raises(InvalidInput, match="user, tenant"):
         spending(store, "help", "colour")
+
+
+class SlowLedger(SqlLedger):
+    """Notes calls when it may."""
+
+    def __init__(self, store):
+        super().__init__(store)
+        self.may_note = threading.Event()
+
+    def add(self, calls):
+        assert self.may_note.wait(60)
+        super().add(calls)
+
+
+class ToldOnce(SqlCounters):
+    """After it has answered once, the ledger may go on."""
+
+    ledger = None
+
+    def reserve(self, *arguments, **more):
+        reserved = super().reserve(*arguments, **more)
+        if reserved.refused is not None:
+            self.ledger.may_note.set()
+        return reserved
+
+    def totals(self, *arguments):
+        found = super().totals(*arguments)
+        self.ledger.may_note.set()
+        return found
+
+
+@pytest.fixture
+def slow_books(store, make_hold):
+    """One call has ended that took a cent in place of the dollar that was set aside for it. It is still to be noted."""
+    counters = ToldOnce(store)
+    counters.ledger = SlowLedger(store)
+    books = Books(counters, counters.ledger)
+    hold, concerned = make_hold("h1", usd=1.0, settings=BudgetSettings(usd_per_day=1.5))
+    assert books.reserve(hold, concerned).refused is None
+    assert books.settle_later(hold.id, Amount(10_000_000, 0), replace(hold.call, outcome="ok"))
+    yield books
+    counters.ledger.may_note.set()
+    assert books.flush(60)
+
+
+def test_no_call_is_refused_for_the_estimate_of_one_whose_truth_is_on_its_way(slow_books, make_hold):
+    hold, concerned = make_hold("h2", usd=1.0, settings=BudgetSettings(usd_per_day=1.5))
+    assert slow_books.reserve(hold, concerned).refused is None
+
+
+def test_totals_are_told_with_the_truth_of_calls_that_have_ended(slow_books, make_hold):
+    _, concerned = make_hold(settings=BudgetSettings(usd_per_day=1.5))
+    assert slow_books.totals("b", "k", concerned) == [Amount(10_000_000, 0)]
