@@ -48,10 +48,9 @@ class Budget(Component[Any, Any]):
         # One for the whole request: a retry or a fallback further out comes here again, with the same limits.
         known = ("budget", self.budget)
         gate = run.request.memo.get(known)
-        if gate is None:
-            gate = run.request.memo[known] = BudgetGate(
-                self.settings, run, self.books, budget=self.budget, chain=self.chain
-            )
+        if gate is None:  # in one step: routes that are at work at the same time have one gate
+            new = BudgetGate(self.settings, run, self.books, budget=self.budget, chain=self.chain)
+            gate = run.request.memo.setdefault(known, new)
         run.terms = replace(outer, gates=(*outer.gates, gate))
         inner = self.inner
         if self.cheaper is not None and (yield from self._is_soft(gate, run)):

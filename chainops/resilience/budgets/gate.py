@@ -181,8 +181,8 @@ def gate_of_caller(run: Run) -> BudgetGate:
     """What keeps the caller's own `budget_usd`: one for the whole request, however many chains work on it."""
     known = ("budget", "caller")
     gate: BudgetGate | None = run.request.memo.get(known)
-    if gate is None:
-        gate = run.request.memo[known] = BudgetGate(BudgetSettings(), run, budget="caller")
+    if gate is None:  # in one step: calls at the same time have one gate
+        gate = run.request.memo.setdefault(known, BudgetGate(BudgetSettings(), run, budget="caller"))
     return gate
 
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -16,13 +17,14 @@ from chainops.core.attempts import Expected
 from chainops.core.clock import use_clock
 from chainops.core.component import AnyRunnable, Component
 from chainops.core.errors import AllRoutesFailed, StoreUnavailable
+from chainops.core.events import Attempted
 from chainops.core.steps import Ask, AskAll, Cancelled, Forward
 from chainops.models.failures import Failure, ModelUnavailable
 from chainops.models.model import Model
 from chainops.models.prices import Price
 from chainops.resilience.budgets.books import Books
 from chainops.resilience.budgets.component import Budget
-from chainops.resilience.budgets.gate import BudgetGate
+from chainops.resilience.budgets.gate import BudgetGate, gate_of_caller
 from chainops.resilience.budgets.policy import BudgetSettings
 from chainops.resilience.budgets.records import (
     BudgetExceeded,
@@ -219,6 +221,49 @@ def test_a_request_may_not_spend_more_with_its_retries_and_side_calls(make_budge
         budget.invoke("hi")
     assert (caught.value.window, caught.value.retry_after_s) == ("request", None)
     assert caught.value.spent == pytest.approx(0.03)
+
+
+class InThreads(Component):
+    """Asks several at the same time; all have looked for their gate before one of them has made it."""
+
+    inner: AnyRunnable
+    times: int
+
+    def plan(self, value, run):
+        together = threading.Barrier(self.times)
+
+        class Memo(dict):
+            def get(self, key, default=None):
+                found = super().get(key, default)
+                if key[0] == "budget" and threading.current_thread() is not threading.main_thread():
+                    together.wait(60)
+                return found
+
+        run.request.memo = Memo(run.request.memo)
+        answers = yield AskAll([Ask(self.inner, value) for _ in range(self.times)], return_exceptions=True)
+        return len(answers)
+
+
+def test_routes_at_work_at_the_same_time_share_what_the_request_may_spend(make_budget):
+    with capture_events() as events:
+        InThreads(inner=make_budget(usd_per_request=0.025), times=4).invoke("hi")
+    assert [each.outcome for each in events.of(Attempted)].count("ok") == 2
+
+
+class Gated(Component):
+    """As a declared chain does for its caller's budget."""
+
+    inner: AnyRunnable
+
+    def plan(self, value, run):
+        run.terms = replace(run.terms, gates=(*run.terms.gates, gate_of_caller(run)))
+        return (yield Forward(self.inner, value))
+
+
+def test_calls_at_the_same_time_share_the_callers_budget():
+    with capture_events() as events:
+        InThreads(inner=Gated(inner=model()), times=4).invoke("hi", chainops.caller(budget_usd=0.025))
+    assert [each.outcome for each in events.of(Attempted)].count("ok") == 2
 
 
 def test_the_callers_own_budget_holds_whatever_the_chain_says(make_budget):
@@ -511,7 +556,7 @@ from chainops.models.model import Model
 from chainops.models.prices import Price
 from chainops.resilience.budgets.books import Books
 from chainops.resilience.budgets.component import Budget
-from chainops.resilience.budgets.gate import BudgetGate
+from chainops.resilience.budgets.gate import BudgetGate, gate_of_caller
 from chainops.resilience.budgets.policy import BudgetSettings
 from chainops.resilience.budgets.sql_counters import SqlCounters
 from chainops.resilience.budgets.sql_ledger import SqlLedger
