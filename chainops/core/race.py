@@ -108,6 +108,8 @@ class _Thread(_Entry):
 
     def _work(self) -> None:
         with self._run.attempts.held_open():
+            if self._is_stopped:  # it got going when the race was over: its call would be made for nothing
+                return
             try:
                 if self._streaming:
                     self._stream()
@@ -230,6 +232,8 @@ class _Task(_Entry):
         super().__init__(step, run, position)
         self._run, self._news, self._streaming = run, news, streaming
         self._spoke = False
+        self.gone: PlanError | None = None
+        """Why nothing more will come, where there was no room to say so among the chunks."""
         self.chunks: asyncio.Queue[Any] = asyncio.Queue(_HELD)
         self.task = asyncio.get_running_loop().create_task(self._work())
         self.task.add_done_callback(self._ended)
@@ -239,8 +243,10 @@ class _Task(_Entry):
         if task.cancelled():
             gone = PlanError("a route of a race was cancelled from inside")
             if self._spoke:
-                with contextlib.suppress(asyncio.QueueFull):  # nobody reads a full one: the race is over
+                try:
                     self.chunks.put_nowait(gone)
+                except asyncio.QueueFull:
+                    self.gone = gone
             else:
                 self._news.put_nowait((self.position, gone))
 
@@ -346,7 +352,11 @@ async def _within(news: asyncio.Queue[_News], timeout_s: float | None) -> _News:
 async def _asaid(winner: _Task, run: Run, *, streaming: bool) -> AsyncGenerator[Any, None]:
     call: Forward = winner.call
     held: list[Any] = []
-    while (chunk := await in_time(run, winner.chunks.get)) is not _END:
+    while True:
+        if winner.gone is not None and winner.chunks.empty():
+            raise winner.gone
+        if (chunk := await in_time(run, winner.chunks.get)) is _END:
+            break
         run.check_deadline()
         if isinstance(chunk, BaseException):
             raise chunk

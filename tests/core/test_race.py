@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk
-from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables import RunnableGenerator, RunnableLambda
 
 import chainops
 from chainops.core.answer import Answer
 from chainops.core.attempts import Expected
 from chainops.core.component import Component
-from chainops.core.errors import DeadlineExceeded
+from chainops.core.errors import DeadlineExceeded, PlanError
 from chainops.core.race import course
 from chainops.core.steps import Forward, Race
 from chainops.testing.listening import capture_events
@@ -28,6 +28,8 @@ class Slow(Component):
     wait_s: float = 0.0
     between_s: float = 0.0
     fails: str = ""
+    until: Any = None
+    """An event that it waits for in place of a time."""
     tells: bool = False
     """Whether it notes, too, that it was begun."""
     log: Any
@@ -48,11 +50,9 @@ class Slow(Component):
 
 
 def _Words(slow):
-    from langchain_core.runnables import RunnableGenerator
-
     def say(inputs):
         list(inputs)
-        time.sleep(slow.wait_s)
+        slow.until.wait(60) if slow.until is not None else time.sleep(slow.wait_s)
         if slow.fails == "first":
             raise ConnectionError(slow.words)
         for word in slow.words.split():
@@ -66,7 +66,7 @@ def _Words(slow):
             pass
         if slow.tells:
             slow.log.append("begun")
-        await asyncio.sleep(slow.wait_s)
+        await asyncio.sleep(slow.wait_s if slow.until is None else 60)
         if slow.fails == "first":
             raise ConnectionError(slow.words)
         for word in slow.words.split():
@@ -76,6 +76,18 @@ def _Words(slow):
             raise ConnectionError(slow.words)
 
     return RunnableGenerator(say, asay)
+
+
+class Over(list):
+    """A log that can be waited for: whoever loses goes on when the race is over, however busy the machine is."""
+
+    def __init__(self):
+        super().__init__()
+        self.is_over = threading.Event()
+
+    def append(self, entry):
+        super().append(entry)
+        self.is_over.set()
 
 
 class Racing(Component):
@@ -138,8 +150,9 @@ def test_a_quick_first_route_answers_and_no_second_call_is_made(driver):
 
 
 def test_a_slow_first_route_loses_is_cancelled_and_every_call_is_settled_once(driver):
-    log: list = []
-    racing = Racing(routes=(Slow(words="late", wait_s=2, log=log), Slow(words="quick one", log=log)), log=log)
+    log, over = [], Over()
+    late = Slow(words="late", until=over.is_over, log=log)
+    racing = Racing(routes=(late, Slow(words="quick one", log=log)), log=over)
     with capture_events() as events:
         answer = ask(driver, racing)
         assert answer.text.split() == ["quick", "one"]
@@ -195,12 +208,13 @@ def test_the_deadline_ends_a_race_in_which_nobody_speaks(driver):
 
 def test_a_caller_who_hangs_up_ends_all_routes_of_a_streamed_race():
     log: list = []
-    routes = (Slow(words="one two three", between_s=0.05, log=log), Slow(words="other", log=log))
+    words = " ".join(["one"] * 40)  # more than may wait for a reader
+    routes = (Slow(words=words, log=log), Slow(words="other", log=log))
     with capture_events() as events:
         stream = Racing(routes=routes, after_s=60, log=log).stream("x")
         next(stream)
         stream.close()
-        assert wait_for(lambda: outcomes(events)) == [("one two three", "cancelled", "answer")]
+        assert wait_for(lambda: outcomes(events)) == [(words, "cancelled", "answer")]
 
 
 def test_a_cancelled_task_ends_all_routes_of_its_race():
@@ -221,13 +235,13 @@ def test_a_cancelled_task_ends_all_routes_of_its_race():
 
 
 def test_threads_of_losers_end_and_plain_runnables_race_too(driver):
-    before = threading.active_count()
+    before, over = threading.active_count(), Over()
 
     def late(value):
-        time.sleep(2)
+        over.is_over.wait(60)
         return AIMessage(content="late")
 
-    racing = Racing(routes=(RunnableLambda(late), RunnableLambda(lambda _: AIMessage(content="quick"))), log=[])
+    racing = Racing(routes=(RunnableLambda(late), RunnableLambda(lambda _: AIMessage(content="quick"))), log=over)
     assert ask(driver, racing).text == "quick"
     if driver in ("invoke", "stream"):
         assert wait_for(lambda: threading.active_count() <= before)
@@ -287,3 +301,64 @@ def test_a_race_ends_with_the_first_failure_in_order_or_one_that_nobody_can_mend
     next(steps)
     with pytest.raises(KeyboardInterrupt):
         steps.send((0, KeyboardInterrupt()))
+
+
+def test_a_route_that_gets_going_when_the_race_is_over_makes_no_call(monkeypatch):
+    """The machine was busy: its thread was started in time, and did nothing until the other had answered."""
+    is_started, is_over = threading.Event(), threading.Event()
+    late = []
+
+    class Late(threading.Thread):
+        def start(self):
+            super().start()
+            if self.name == "race-1":
+                late.append(self)
+                is_started.set()
+
+        def run(self):
+            if self.name == "race-1":
+                is_over.wait(60)
+            super().run()
+
+    def first(_value):
+        assert is_started.wait(60)
+        return AIMessage(content="first")
+
+    monkeypatch.setattr("chainops.core.race.threading.Thread", Late)
+    log: list = []
+    racing = Racing(routes=(RunnableLambda(first), Slow(words="second", log=log)), after_s=0, log=[])
+    with capture_events() as events:
+        assert racing.invoke("x").text == "first"
+        is_over.set()
+        late[0].join(60)
+    assert outcomes(events) == []
+    assert log == []
+
+
+def test_a_winner_that_is_cancelled_from_inside_while_its_reader_is_slow_does_not_leave_him_waiting():
+    ended = threading.Event()
+
+    async def says(inputs):
+        async for _ in inputs:
+            pass
+        try:
+            for n in range(17):  # one is read at once, and sixteen wait
+                yield AIMessageChunk(content=f"{n} ")
+            raise asyncio.CancelledError
+        finally:
+            ended.set()
+
+    racing = Racing(routes=(RunnableGenerator(says), RunnableLambda(str)), after_s=60, log=[])
+
+    said = []
+
+    async def read_slowly():
+        async for chunk in racing.astream("x"):
+            said.append(chunk.text)
+            while not ended.is_set():
+                await asyncio.sleep(0.002)
+            await asyncio.sleep(0.01)
+
+    with pytest.raises(PlanError, match="cancelled from inside"):
+        asyncio.run(asyncio.wait_for(read_slowly(), 30))
+    assert len(said) == 17
