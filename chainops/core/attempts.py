@@ -221,14 +221,15 @@ class Attempts:
         cost_usd: float | None,
         error: BaseException | None,
     ) -> None:
+        duration_s = self._clock.monotonic() - attempt.started
+        told = None if error is None else f"{type(error).__name__}: {error}"[:500]
         with self._lock:
             if attempt.outcome is not None:
                 raise PlanError(f"a call to {attempt.model} was settled twice: {attempt.outcome}, then {outcome}")
-            attempt.outcome = outcome
-        attempt.duration_s = self._clock.monotonic() - attempt.started
-        attempt.usage, attempt.cost_usd = usage, cost_usd
-        attempt.error = None if error is None else f"{type(error).__name__}: {error}"[:500]
-        attempt.failure = error
+            attempt.duration_s = duration_s
+            attempt.usage, attempt.cost_usd = usage, cost_usd
+            attempt.error, attempt.failure = told, error
+            attempt.outcome = outcome  # last: who sees that it is settled sees all of it
         for gate in attempt.left():
             try:
                 gate.leave(attempt)
@@ -240,11 +241,11 @@ class Attempts:
                 model=attempt.model,
                 outcome=outcome,
                 purpose=attempt.purpose,
-                duration_s=attempt.duration_s,
+                duration_s=duration_s,
                 input_tokens=usage["input_tokens"] if usage else 0,
                 output_tokens=usage["output_tokens"] if usage else 0,
                 cost_usd=cost_usd,
-                error=attempt.error,
+                error=told,
             )
         )
 

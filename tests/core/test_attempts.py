@@ -59,6 +59,20 @@ def test_settling_twice_is_a_plan_error_and_changes_nothing(ledger, told):
     assert (attempt.outcome, ledger.cost_usd, len(told)) == ("ok", 1.0, 1)
 
 
+def test_who_sees_that_a_call_is_settled_sees_what_it_took(told):
+    class Looks(ManualClock):
+        """Another thread looks at the ledger whenever somebody asks for the time."""
+
+        def monotonic(self):
+            seen.extend((each.outcome, each.usage) for each in ledger.all)
+            return super().monotonic()
+
+    seen = []
+    ledger = Attempts(Looks(), told.append)
+    ledger.reserve("gpt").settle("ok", usage=USAGE, cost_usd=1.0)
+    assert set(map(str, seen)) <= {str((None, None)), str(("ok", USAGE))}
+
+
 def test_what_nobody_settles_is_lost(ledger, told):
     ledger.reserve("a").settle("ok")
     ledger.reserve("b")
