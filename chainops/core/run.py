@@ -447,7 +447,8 @@ def _state(config: RunnableConfig) -> Any:
         # A call made inside a function with a config of its own: LangChain drops what surrounds it.
         state = around.get("configurable", {}).get(STATE_KEY)
     if isinstance(state, Scope) and state.request.has_ended:
-        return state.request.caller  # a thread or task outlived its request
+        # A thread or task outlived its request: what it calls is one of its own, within the same limits and budgets.
+        return Errand(state.request.caller, state.terms)
     return state
 
 

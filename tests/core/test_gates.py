@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from contextvars import copy_context
 from dataclasses import replace
 from typing import Any
 
@@ -169,3 +171,29 @@ def test_side_calls_of_a_repeat_do_not_use_up_what_the_answer_needs():
     log: list[str] = []
     Repeats(inner=WithSideCalls(), times=3, log=log).invoke("x")
     assert log == ["called"] * 3
+
+
+def test_a_call_that_outlives_its_request_passes_its_gates_all_the_same():
+    class Leaves(Component):
+        """Answers while a thread of its own goes on."""
+
+        inner: AnyRunnable
+        go: Any
+        threads: Any
+
+        def plan(self, value, run: Run):
+            def start(inner):
+                thread = threading.Thread(target=copy_context().run, args=(lambda: self.go.wait(60) and inner(value),))
+                thread.start()
+                self.threads.append(thread)
+
+            yield Do(lambda: start(self.inner.invoke))
+            return None
+
+    log: list[str] = []
+    go, threads = threading.Event(), []
+    Guarded(inner=Leaves(inner=Calls(), go=go, threads=threads), gate=Recorder("out", log)).invoke("x")
+    assert log == []
+    go.set()
+    threads[0].join(60)
+    assert log == ["out asked about m", "out left: ok"]
