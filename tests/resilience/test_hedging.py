@@ -82,6 +82,7 @@ def test_the_wait_is_learned_from_what_the_first_route_usually_takes():
 
 def test_hedges_of_many_requests_ask_the_second_route_seldom_once_the_wait_is_learned(served):
     with ModelServer("the first") as first, ModelServer("the second") as second:
+        first.fail(Hang(0.5), times=2)  # so half a second is usual: a machine that gets busy takes no longer
         hedge = Hedge(inner=served(first), other=served(second), patience=Patience(30.0))
         for _ in range(40):
             hedge.invoke("hello")
