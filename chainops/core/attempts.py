@@ -144,7 +144,8 @@ class Attempts:
     ) -> None:
         self._clock, self._emit, self.purpose = clock, emit, purpose
         self._failed_cleanup = failed_cleanup
-        self._lock = threading.Lock()
+        # Re-entrant: a forgotten stream is closed by the garbage collector, perhaps in the middle of this.
+        self._lock = threading.RLock()
         self._holds = 0
         self._is_closed = False
         self.most = most

@@ -37,7 +37,8 @@ class Patience:
 
     def __init__(self, at_first_s: float) -> None:
         self.at_first_s = at_first_s
-        self._lock = threading.Lock()
+        # Re-entrant: a forgotten stream is closed by the garbage collector, perhaps in the middle of this.
+        self._lock = threading.RLock()
         self._seen: deque[float] = deque(maxlen=_KEPT)
 
     def took(self, seconds: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -167,3 +168,20 @@ def test_an_attempt_that_a_request_never_settles_is_reported_lost(play, drive_by
     with capture_events() as heard:
         drive_by(play(plan), "q")
     assert [event.outcome for event in heard.of(Attempted)] == ["lost"]
+
+
+def test_a_stream_that_is_collected_while_the_ledger_is_written_is_settled(ledger, told):
+    class Collects(list):
+        """As the garbage collector does, wherever something is made."""
+
+        def append(self, attempt):
+            super().append(attempt)
+            forgotten.settle("cancelled")
+
+    forgotten = ledger.reserve("forgotten")
+    ledger.all = Collects(ledger.all)
+    reserving = threading.Thread(target=ledger.reserve, args=["gpt"], daemon=True)
+    reserving.start()
+    reserving.join(30)
+    assert [each.model for each in told] == ["forgotten"]
+    assert not reserving.is_alive()

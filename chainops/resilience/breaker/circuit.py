@@ -63,7 +63,8 @@ class Circuit:
 
     def reset(self) -> None:
         """For a forked child, which knows what its parent knew; what was on its way to the store is the parent's."""
-        self._lock, self._reading = threading.Lock(), threading.Lock()
+        # Re-entrant: a forgotten stream is closed by the garbage collector, perhaps in the middle of this.
+        self._lock, self._reading = threading.RLock(), threading.Lock()
         self._unsent: list[Callable[[Route], Route]] = []
         """Changes that the store has not been told yet."""
 

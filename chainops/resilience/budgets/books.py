@@ -50,7 +50,8 @@ class Books:
 
     def reset(self) -> None:
         """For a forked child: what waits is written by its parent."""
-        self._lock = threading.Lock()
+        # Re-entrant: a forgotten stream is closed by the garbage collector, perhaps in the middle of this.
+        self._lock = threading.RLock()
         self._waiting: deque[tuple[str, Amount, Spend | None]] = deque()
         self._settled = self._written = 0
         self._is_writing = False

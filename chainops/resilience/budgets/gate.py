@@ -62,7 +62,7 @@ class BudgetGate:
         self._books, self._chain, self._run = books, chain, run
         self._limit, self._key = of_request(settings, run.caller), key_of(settings.per, run.caller)
         self._needs_price = limits_usd(settings, run.caller)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # re-entrant, as that of the books
         self._spent = Amount()
         self._under_way: dict[Attempt, tuple[Amount, Hold | None]] = {}
 

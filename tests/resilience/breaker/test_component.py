@@ -742,3 +742,26 @@ def test_of_failures_at_the_same_time_one_opens_the_circuit_and_is_told(clock):
     with ThreadPoolExecutor(1) as threads:
         Meanwhile("route", BreakerSettings(failures=1)).failed(run, None, failure)
     assert [type(each) for each in told] == [CircuitOpened]
+
+
+def test_a_probe_that_is_collected_while_a_failure_is_counted_is_given_back(clock):
+    held = Circuit("route", SETTINGS)
+    with pytest.raises(ModelUnavailable):
+        breaker(Server(limited(5.0)), circuit=held).invoke("x")
+    clock.advance(6)
+    assert held._claim("forgotten", clock.now).probe == "forgotten"
+
+    class Collects(policy.Recent):
+        """As the garbage collector does, wherever something is made."""
+
+        def failed(self, *arguments):
+            held.released("forgotten")
+            return super().failed(*arguments)
+
+    held._recent = Collects(SETTINGS)
+    run = SimpleNamespace(clock=clock, emit=lambda _: None)
+    counting = threading.Thread(target=held.failed, args=(run, None, Failure("retryable", "overloaded")), daemon=True)
+    counting.start()
+    counting.join(30)
+    assert not counting.is_alive()
+    assert held.route.probe is None

@@ -302,3 +302,27 @@ def test_no_call_is_refused_for_the_estimate_of_one_whose_truth_is_on_its_way(sl
 def test_totals_are_told_with_the_truth_of_calls_that_have_ended(slow_books, make_hold):
     _, concerned = make_hold(settings=BudgetSettings(usd_per_day=1.5))
     assert slow_books.totals("b", "k", concerned) == [Amount(10_000_000, 0)]
+
+
+def test_a_stream_that_is_collected_while_another_call_is_settled_is_settled_too(store, make_hold):
+    class Collects(deque):
+        """As the garbage collector does, wherever something is made."""
+
+        is_done = False
+
+        def append(self, settled):
+            super().append(settled)
+            if not self.is_done:
+                self.is_done = True
+                books.settle_later("h1", Amount(), None)
+
+    books = Books(SqlCounters(store), SqlLedger(store))
+    for name in ("h1", "h2"):
+        books.reserve(*make_hold(name, usd=0.01))
+    books._waiting = Collects()
+    settling = threading.Thread(target=books.settle_later, args=["h2", Amount(), None], daemon=True)
+    settling.start()
+    settling.join(30)
+    assert not settling.is_alive()
+    assert books.flush(60)
+    assert SqlCounters(store).holds(before=NOW + 1) == []
