@@ -8,7 +8,6 @@ import os
 import sys
 import threading
 import time
-import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -50,6 +49,7 @@ class Live:
         self._removed: list[Integers] | None = None  # while a build goes on: keys that it may have taken
         self._starting = threading.Lock()
         self._builder: threading.Thread | None = None
+        self._is_building = False
         self._due_again = 0  # after a failure: at so many changed rows
         self._is_stopped = False
 
@@ -128,15 +128,25 @@ class Live:
 
     def build_if_due(self) -> None:
         with self._starting:
-            is_building = self._builder is not None and self._builder.is_alive()
-            if not is_building and not self._is_stopped and self._is_due():
-                self._builder = threading.Thread(target=self._build_while_due, daemon=True, name="chainops vectors")
-                _builders.add(self._builder)
+            # A forked child has no such thread, whatever its parent was doing.
+            is_building = self._is_building and self._builder is not None and self._builder.is_alive()
+            if not is_building and self._is_to_build():
+                self._is_building = True
+                self._builder = threading.Thread(target=self._build_while_due, daemon=True, name=_NAME)
                 self._builder.start()
+
+    def _is_to_build(self) -> bool:
+        return self._is_due() and not self._is_stopped and not ENDING.is_set()
+
+    def _goes_on(self) -> bool:
+        """Whether there is more to build. If not, the next for whom there is begins another thread: this one ends."""
+        with self._starting:
+            self._is_building = self._is_to_build()
+            return self._is_building
 
     def _build_while_due(self) -> None:
         _let_others_go_first()
-        while self._is_due() and not self._is_stopped and not ENDING.is_set():
+        while self._goes_on():
             try:
                 self.build()
                 self.build_error, self._due_again = None, 0
@@ -158,7 +168,8 @@ class Live:
                 if not is_small:
                     self._swap(old, count, Base.build(*old.by_key(living), self._dimensions, self._folder))
             finally:
-                self._removed = None
+                with self.turns.writing():  # whoever removes asks first whether it is there
+                    self._removed = None
         if old.base is not None:
             self._on_drop(old.base)
 
@@ -179,7 +190,7 @@ class Live:
             self.parts = Parts(base, fresh)
 
 
-_builders: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+_NAME = "chainops vectors"
 _LAST_S = 60.0
 """How long the end of the process waits for a build to stop: learning the lists of a million rows takes 45 s."""
 
@@ -187,8 +198,9 @@ _LAST_S = 60.0
 def _end_builds() -> None:
     ENDING.set()
     until = time.monotonic() + _LAST_S
-    for builder in list(_builders):
-        builder.join(max(0.0, until - time.monotonic()))
+    for thread in threading.enumerate():
+        if thread.name == _NAME:
+            thread.join(max(0.0, until - time.monotonic()))
 
 
 atexit.register(_end_builds)

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from chainops.core.errors import InvalidInput
-from chainops.stores import vector_rows
+from chainops.stores import vector_live, vector_rows
+from chainops.stores.vector_live import Live
+from chainops.stores.vector_parts import Base
 from chainops.stores.vectors import Vectors
 
 SMALL = 40  # rows from which lists are used in these tests
@@ -280,6 +282,53 @@ def test_many_new_rows_lie_in_a_file_and_are_the_same(tmp_path, monkeypatch):
     for number in (0, 99, 100, 1500, 2999):
         assert vectors.search(rows[number], 1)[0] == (number, pytest.approx(1.0))
     assert list((tmp_path / "v").iterdir()) == []
+
+
+def test_a_build_that_ends_in_the_middle_of_a_removal_does_not_disturb_it(monkeypatch):
+    begun, may_end = threading.Event(), threading.Event()
+
+    def build(*args):
+        begun.set()
+        assert may_end.wait(60)
+        raise InvalidInput("rows", "this build", "another one")
+
+    class Meddled(Live):
+        """A remover that has seen that a build goes on is held up before it tells that build."""
+
+        marks = None
+
+        @property
+        def _removed(self):
+            seen = self.marks
+            if seen is not None and threading.current_thread() is threading.main_thread():
+                may_end.set()
+                self._builder.join(0.2)
+            return seen
+
+        @_removed.setter
+        def _removed(self, marks):
+            self.marks = marks
+
+    monkeypatch.setattr(Base, "build", build)
+    vectors = Vectors(8, flat_below=SMALL)
+    vectors._live.__class__ = Meddled
+    vectors.add(range(100), POOL[:100])
+    assert begun.wait(60)
+    assert vectors.remove(range(10)) == 10
+    assert vectors.settle(120)
+    assert vectors.keys() == list(range(10, 100))
+
+
+def test_what_is_due_when_a_build_has_just_ended_is_built(monkeypatch):
+    ending, may_end = threading.Event(), threading.Event()
+    monkeypatch.setattr(vector_live, "_give_back_memory", lambda: (ending.set(), may_end.wait(60)))
+    vectors = Vectors(8, flat_below=SMALL)
+    vectors.add(range(50), POOL[:50])
+    assert ending.wait(60)
+    vectors.add(range(50, 100), POOL[50:100])
+    may_end.set()
+    assert vectors.settle(120)
+    assert vectors._live.parts.changed() == 0
 
 
 def test_lookups_are_right_while_rows_come_and_go_and_lists_are_built(folder):
