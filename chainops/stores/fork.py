@@ -27,7 +27,7 @@ class Forkable(Protocol):
 
 _stores: weakref.WeakSet[Forkable] = weakref.WeakSet()
 _in_use: set[int] = set()  # ids of the stores that had a connection in use when the fork began
-_forking: threading.Event | None = None  # set when the fork is over
+_forking: dict[int, threading.Event] = {}  # by the thread that forks; set when its fork is over
 
 
 def watch(store: Forkable) -> None:
@@ -37,15 +37,23 @@ def watch(store: Forkable) -> None:
 
 def wait_while_forking() -> None:
     """Hold back a new transaction while another thread forks."""
-    if (over := _forking) is not None:
-        over.wait(2 * _PATIENCE_S)
+    if _forking:
+        for over in list(_forking.values()):
+            over.wait(2 * _PATIENCE_S)
+
+
+def _watched() -> list[Forkable]:
+    while True:
+        try:
+            return list(_stores)
+        except RuntimeError:  # another thread has just opened one
+            continue
 
 
 def _before() -> None:
-    global _forking
-    _forking = threading.Event()
+    _forking[threading.get_ident()] = threading.Event()
     deadline = time.monotonic() + _PATIENCE_S
-    stores = list(_stores)
+    stores = _watched()
     while any(store.connections_in_use() for store in stores) and time.monotonic() < deadline:
         time.sleep(0.001)
     _in_use.clear()
@@ -56,15 +64,13 @@ def _before() -> None:
 
 
 def _after_in_parent() -> None:
-    global _forking
-    over, _forking = _forking, None
+    over = _forking.pop(threading.get_ident(), None)
     if over is not None:
         over.set()
 
 
 def _after_in_child() -> None:
-    global _forking
-    _forking = None
+    _forking.clear()
     for store in list(_stores):
         # The second test is for a thread that slipped past `wait_while_forking`.
         store.reset_after_fork(usable=id(store) not in _in_use and not store.connections_in_use())

@@ -278,7 +278,7 @@ class _Single:
         self._engine = engine
         self._idle: list[Any] = []
         self.lent: list[Any] = []
-        """Those in use."""
+        """Those in use; None for one that is about to be. A fork at any moment finds each open one here or idle."""
 
     def rows(self, text: str, values: Sequence[Any]) -> list[Any]:
         connection = self._take()
@@ -286,23 +286,27 @@ class _Single:
             found: list[Any] = connection.execute(text, values).fetchall()
             if len(self._idle) < _SINGLE_HELD:
                 self._idle.append(connection)
-                return found
+            else:
+                connection.close()
         except BaseException:
             connection.close()
             raise
         finally:
             self.lent.remove(connection)
-        connection.close()
         return found
 
     def _take(self) -> Any:
+        self.lent.append(None)
         try:
-            connection = self._idle.pop()
-        except IndexError:
-            opened = self._engine.raw_connection()
-            opened.detach()  # the pool forgets it
-            connection = opened.dbapi_connection
-        self.lent.append(connection)
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                opened = self._engine.raw_connection()
+                opened.detach()  # the pool forgets it
+                connection = opened.dbapi_connection
+            self.lent.append(connection)
+        finally:
+            self.lent.remove(None)
         return connection
 
     def close_idle(self) -> None:

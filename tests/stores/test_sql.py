@@ -7,6 +7,7 @@ import sys
 import tempfile
 import threading
 import time
+import weakref
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from chainops.core.errors import InvalidInput, StoreCorrupted, StoreError, StoreTooNew, StoreUnavailable
+from chainops.stores import fork
 from chainops.stores.sql import Schema, SqlStore, open_store
 from chainops.testing.stores import SqlStoreSuite
 
@@ -208,6 +210,74 @@ def test_forked_children_use_single_statements_beside_their_parent(store):
         assert child.exitcode == 0
     assert store.select("SELECT count(*) FROM work_rows", []) == [(401,)]
     assert store.select("PRAGMA integrity_check", []) == [("ok",)]
+
+
+def test_a_connection_counts_as_in_use_from_before_it_is_taken_until_after_it_is_closed(store, monkeypatch):
+    """A fork goes by that count: what it does not know of stays open in the child, and harms the parent's file."""
+    seen = {}
+
+    class Idle(list):
+        def pop(self):
+            taken = super().pop()
+            seen["taken"] = store.connections_in_use()
+            return taken
+
+    class Closed:
+        def __init__(self, connection):
+            self.execute = connection.execute
+            self._close = connection.close
+
+        def close(self):
+            self._close()
+            seen["closed"] = store.connections_in_use()
+
+    store.select("SELECT 1", [])
+    store._selecting._idle = Idle(map(Closed, store._selecting._idle))
+    monkeypatch.setattr("chainops.stores.sql._SINGLE_HELD", 0)
+    store.select("SELECT 1", [])
+    assert seen == {"taken": 1, "closed": 1}
+    assert store.connections_in_use() == 0
+
+
+def test_a_store_opened_in_another_thread_while_a_fork_looks_for_stores_is_no_obstacle(tmp_path, monkeypatch):
+    class Growing(weakref.WeakSet):
+        """Another store is opened while the first look goes on."""
+
+        def __iter__(self):
+            for each in super().__iter__():
+                if not opened:
+                    opened.append(SqlStore(tmp_path / "opened meanwhile.db"))
+                yield each
+
+    opened = []
+    first = SqlStore(tmp_path / "first.db")
+    monkeypatch.setattr(fork, "_stores", Growing([first]))
+    assert set(fork._watched()) == {first, *opened}
+    assert len(opened) == 1
+
+
+def test_two_forks_at_once_are_each_waited_for_until_they_are_over():
+    begun, may_end = threading.Event(), threading.Event()
+
+    def other():
+        fork._before()
+        begun.set()
+        assert may_end.wait(60)
+        fork._after_in_parent()
+
+    thread = threading.Thread(target=other)
+    fork._before()
+    (mine,) = fork._forking.values()
+    thread.start()
+    assert begun.wait(60)
+    (others,) = [each for each in fork._forking.values() if each is not mine]
+    fork._after_in_parent()
+    assert mine.is_set()
+    assert not others.is_set()
+    may_end.set()
+    thread.join(60)
+    assert others.is_set()
+    assert not fork._forking
 
 
 def insert_alone(store, child):
