@@ -246,14 +246,15 @@ class TraceWriter:
             self._account(dropped=lost)
 
     def _account(self, *, written: int = 0, failed: int = 0, dropped: int = 0) -> None:
-        with self._settled:
+        with self._lock:
             self.written += written
             self.failed += failed
             self.dropped += dropped
-            self._waiting -= written + failed + dropped
-            self._settled.notify_all()
         if dropped:
             self._tell_dropped(dropped)
+        with self._settled:  # only now: who waited for that has heard of what was lost
+            self._waiting -= written + failed + dropped
+            self._settled.notify_all()
 
     def _tell_dropped(self, count: int) -> None:
         if self._on_dropped is not None:

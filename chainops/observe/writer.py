@@ -104,6 +104,7 @@ class Delivery:
         self._backend, self._inbox, self._out, self._secret = backend, inbox, acknowledgements, secret
         self._lock = threading.Lock()
         self.taken, self._accounted = 0, 0
+        self._is_over = False
         self._said: str | None = None
 
     def run(self) -> None:
@@ -157,11 +158,23 @@ class Delivery:
             if problem != self._said:  # a server that is away says the same at every try
                 log.warning("%s", problem)
             self._said = problem
-        counts = {"written": written, "failed": failed, "dropped": dropped, "problem": problem}
         with self._lock:
-            self._accounted += written + failed + dropped
-            with suppress(OSError):  # the parent is gone; the log has it
-                os.write(self._out, json.dumps(counts).encode() + b"\n")
+            if not self._is_over:
+                self._tell(written, failed, dropped, problem)
+
+    def give_up(self) -> int:
+        """Account for all that is left as lost, and for nothing after that; how many these are."""
+        with self._lock:
+            lost, self._is_over = self.taken - self._accounted, True
+            if lost:
+                self._tell(0, 0, lost, None)
+            return lost
+
+    def _tell(self, written: int, failed: int, dropped: int, problem: str | None) -> None:
+        self._accounted += written + failed + dropped
+        counts = {"written": written, "failed": failed, "dropped": dropped, "problem": problem}
+        with suppress(OSError):  # the parent is gone; the log has it
+            os.write(self._out, json.dumps(counts).encode() + b"\n")
 
     def remaining(self) -> int:
         with self._lock:
@@ -175,9 +188,8 @@ def _read(inbox: Inbox, delivery: Delivery, life_s: float) -> None:
             delivery.account(dropped=1)
     inbox.end()
     time.sleep(life_s)  # a daemon thread: the end of the delivery ends it
-    if lost := delivery.remaining():
+    if lost := delivery.give_up():
         log.error("%d traces lost: could not be delivered within %g s of the end of the program", lost, life_s)
-        delivery.account(dropped=lost)
     logging.shutdown()
     os._exit(1)
 

@@ -83,3 +83,24 @@ def test_orders_cross_the_pipe_whole_and_hide_the_address():
     orders = Orders(tracking_uri="http://a:b@c", experiment="e", log_file="f", life_s=1.5, max_bytes=2)
     assert Orders(**json.loads(orders.encode())) == orders
     assert "a:b@c" not in repr(orders)
+
+
+def test_what_was_given_up_is_accounted_for_once_even_if_it_is_written_after_all(delivery, record):
+    class Slow:
+        begun, may_end = threading.Event(), threading.Event()
+
+        def write(self, drafts):
+            self.begun.set()
+            assert self.may_end.wait(60)
+
+    sending, inbox, counts = delivery(Slow())
+    sending.taken = 1
+    inbox.put(json.dumps(record()).encode())
+    inbox.end()
+    running = threading.Thread(target=sending.run, daemon=True)
+    running.start()
+    assert Slow.begun.wait(60)
+    assert sending.give_up() == 1
+    Slow.may_end.set()
+    running.join(60)
+    assert counts() == {"written": 0, "failed": 0, "dropped": 1}
