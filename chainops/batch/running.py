@@ -85,9 +85,10 @@ def run(
     # A thread of its own: a notebook's has an event loop already, and only the main one hears interrupts.
     thread = threading.Thread(target=copy_context().run, args=(work,), name="chainops batch", daemon=True)
     thread.start()
-    while not done.is_set():
+    while True:
         try:
             done.wait()  # not `join`: interrupted, Python 3.11's takes the thread for ended
+            break
         except KeyboardInterrupt:
             runner.interrupt()
     if errors:
@@ -138,8 +139,11 @@ class Runner:
         self._rows, self._question, self._kept = rows, question, _names_to_keep(keep, question)
         self._wanted = self.chain.site.prompt.variables | {"question", "history"}
         self.is_stopping = False
+        self._interrupting = threading.Lock()
+        """Held to see or change `is_stopping` together with the two below."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Any] | None = None
+        """Set while rows are asked: only then can they be dropped."""
         self._tell: Callable[[], None] = lambda: None
         self._refused_since: float | None = None
         """Since when limits and breakers let nothing through."""
@@ -163,12 +167,15 @@ class Runner:
     # The run
 
     async def go(self) -> Summary:
-        self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
         began = time.monotonic()
+
+        def open_journal() -> None:
+            self.journal = open_until_done.enter_context(self._open_journal())
+
         with ExitStack() as open_until_done:
             open_until_done.enter_context(locked(self._beside("lock"), self.out))
             self.source = await asyncio.to_thread(source_of, self._rows, question=self._question, keep=self._kept)
-            self.journal = open_until_done.enter_context(await asyncio.to_thread(self._open_journal))
+            await _whole(open_journal)
             if self.journal.damaged:
                 self.notes.append(f"{self.journal.damaged} damaged lines of the journal: those rows were asked again")
             total = self.source.total if self.limit is None else min(self.limit, self.source.total or self.limit)
@@ -176,14 +183,14 @@ class Runner:
             title = f"{self.chain.declared.name}: {Path(self.source.name).name}"
             self._tell = open_until_done.enter_context(shown(title, self.pace, silent=not self.progress))
             try:
-                await self._ask_all()
+                if self._begins():
+                    await self._ask_all()
             except asyncio.CancelledError:
                 if not self.is_stopping:
                     raise
-            if self.is_stopping:
+            if self._ends():
                 return self._summary(time.monotonic() - began, is_stopped=True)
-            self._task = None  # what is left is quick: interrupts come too late now
-            await asyncio.to_thread(write, self.out, self.journal.lines(in_order=self.in_order), self.kind, self._kept)
+            await _whole(lambda: write(self.out, self.journal.lines(in_order=self.in_order), self.kind, self._kept))
             summary = self._summary(time.monotonic() - began)
             if not summary.failed and not self._is_limited:
                 self._beside("partial").unlink()
@@ -191,16 +198,27 @@ class Runner:
 
     def interrupt(self) -> None:
         """Begin no more rows; the second time, drop those in flight. From any thread."""
-        first, self.is_stopping = not self.is_stopping, True
+        with self._interrupting:
+            first, self.is_stopping = not self.is_stopping, True
+            waits = first and self.via is None  # a provider's answers wait for us: nothing in flight can get lost
+            if not waits and self._loop is not None and self._task is not None:
+                with suppress(RuntimeError):  # the loop ended meanwhile
+                    self._loop.call_soon_threadsafe(self._task.cancel)
         if self.progress:
-            waits = first and self.via is None
             told = "waiting for the rows in flight; interrupt again to drop them" if waits else "stopped"
             print(f"\n{told}", file=sys.stderr, flush=True)  # noqa: T201 (whoever interrupts wants to know)
-        if self._loop is None or self._task is None:
-            return
-        if not first or self.via is not None:  # a provider's answers wait for us: nothing in flight can get lost
-            with suppress(RuntimeError):  # the loop ended meanwhile
-                self._loop.call_soon_threadsafe(self._task.cancel)
+
+    def _begins(self) -> bool:
+        """From now on an interrupt can drop rows. Whether there was none before."""
+        with self._interrupting:
+            self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
+            return not self.is_stopping
+
+    def _ends(self) -> bool:
+        """From now on interrupts come too late: what is left is quick. Whether there was one before."""
+        with self._interrupting:
+            self._task = None
+            return self.is_stopping
 
     def rows(self, *, all: bool = False) -> Iterator[Row]:  # noqa: A002
         """The rows within the limit, or all, with only those columns the chain can use."""
@@ -234,8 +252,9 @@ class Runner:
                 await workers(self.concurrency, wanted, self._ask, lambda: self.is_stopping)
         finally:
             beside.cancel()
-            with suppress(asyncio.CancelledError):
-                await beside
+            await asyncio.wait([beside])  # not `beside` itself: that would hide that this run is cancelled meanwhile
+            if not beside.cancelled():
+                beside.result()
 
     async def _ask(self, row: Row) -> None:
         began = time.monotonic()
@@ -276,7 +295,7 @@ class Runner:
             await asyncio.sleep(SHOWN_EVERY_S)
             self._tell()
             if time.monotonic() - synced >= SYNC_EVERY_S:
-                await asyncio.to_thread(self.journal.sync)
+                await _whole(self.journal.sync)
                 synced = time.monotonic()
 
     # Before and after
@@ -313,6 +332,20 @@ class Runner:
     @property
     def _is_limited(self) -> bool:
         return self.limit is not None and (self.source.total is None or self.limit < self.source.total)
+
+
+async def _whole(work: Callable[[], Any]) -> None:
+    """Do it in a thread. Cancelled, it is done to its end all the same: the output stays locked as long as it takes."""
+    doing = asyncio.ensure_future(asyncio.to_thread(work))
+    is_cancelled = False
+    while not doing.done():
+        try:
+            await asyncio.wait([doing])
+        except asyncio.CancelledError:
+            is_cancelled = True
+    doing.result()
+    if is_cancelled:
+        raise asyncio.CancelledError
 
 
 def _names_to_keep(keep: Sequence[str], question: str) -> tuple[str, ...]:

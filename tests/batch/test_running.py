@@ -273,6 +273,98 @@ def test_a_second_interrupt_does_not_wait(talk, rows, out, server):
     assert (stopped.is_stopped, stopped.rows) == (True, 0)
 
 
+def test_an_interrupt_before_the_first_row_is_not_lost(talk, rows, out, server):
+    class Early(Runner):
+        def _open_journal(self):
+            self.interrupt()
+            return super()._open_journal()
+
+    for via in (None, "openai-batch"):
+        stopped = asyncio.run(Early(talk(), rows(3), out, via=via, progress=False, restart=True).go())
+        assert (stopped.is_stopped, stopped.rows) == (True, 0)
+    assert server.requests == []
+
+
+def test_an_interrupt_after_the_last_row_comes_too_late(talk, rows, out, server):
+    class Late(Runner):
+        """Interrupted twice between the last look at whether it was interrupted, and what follows from that."""
+
+        stops, is_done, was_asked = False, False, False
+
+        async def _ask_all(self):
+            await super()._ask_all()
+            self.is_done = True
+
+        @property
+        def is_stopping(self):
+            seen = self.stops
+            if self.is_done and not self.was_asked:
+                self.was_asked = True
+                thread = threading.Thread(target=lambda: (self.interrupt(), self.interrupt()))
+                thread.start()
+                thread.join(0.3)
+            return seen
+
+        @is_stopping.setter
+        def is_stopping(self, stops):
+            self.stops = stops
+
+    assert asyncio.run(Late(talk(), rows(3), out, progress=False).go()).answered == 3
+    assert out.exists()
+
+
+def test_a_cancelled_run_holds_its_output_until_nothing_of_it_is_at_work_any_more(talk, rows, out, monkeypatch, server):
+    from chainops.batch import running
+
+    begun, may_end, write = threading.Event(), threading.Event(), running.write
+
+    def slowly(*args):
+        begun.set()
+        assert may_end.wait(60)
+        write(*args)
+
+    async def cancel():
+        task = asyncio.create_task(arun(talk(), rows(3), out))
+        assert await asyncio.to_thread(begun.wait, 60)
+        task.cancel()
+        await asyncio.sleep(0.1)
+        with pytest.raises(OutputTaken, match="is writing it"):
+            await arun(talk(), rows(3), out)
+        may_end.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    monkeypatch.setattr(running, "write", slowly)
+    try:
+        asyncio.run(cancel())
+    finally:
+        may_end.set()
+    assert out.exists()
+    assert len(server.requests) == 3
+
+
+def test_a_cancellation_after_the_last_row_is_not_hidden(talk, rows, out, server):
+    class Slow(Runner):
+        async def _keep(self):
+            try:
+                await super()._keep()
+            finally:
+                self.ending.set()
+                await asyncio.sleep(0.1)
+
+    async def cancel():
+        run = Slow(talk(), rows(3), out, progress=False)
+        run.ending = asyncio.Event()
+        task = asyncio.create_task(run.go())
+        await run.ending.wait()
+        task.cancel()
+        await task
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(cancel())
+    assert not out.exists()
+
+
 def test_a_signal_raises_stopped_in_the_main_thread(talk, rows, out, server):
     def interrupt_once():
         while len(server.requests) < 7:
