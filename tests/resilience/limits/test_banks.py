@@ -307,10 +307,10 @@ def held_waiting_refused(pool, callers, run_of, play, keep_alive=lambda: None):
         return len(told) + pool.waiting() == len(callers)
 
     def is_settled():
-        if not all_are_known() or (pool.waiting() and pool.account.wants_more({"seats": 1}, clock.monotonic())):
-            return False
-        pool.pump(clock.monotonic())  # what the store said is heard, but perhaps not yet acted on
-        return all_are_known()
+        with pool.lock, pool.account.lock:  # nothing is heard of the store between the two looks
+            pool.pump(clock.monotonic())
+            is_asking = pool.waiting() and pool.account.wants_more({"seats": 1}, clock.monotonic())
+            return all_are_known() and not is_asking
 
     threads = [threading.Thread(target=come, args=[caller], daemon=True) for caller in callers]
     for thread in threads:
