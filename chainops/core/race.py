@@ -107,6 +107,7 @@ class _Thread(_Entry):
         self._decided.set()
 
     def _work(self) -> None:
+        error: BaseException | None = None
         with self._run.attempts.held_open():
             if self._is_stopped:  # it got going when the race was over: its call would be made for nothing
                 return
@@ -115,12 +116,15 @@ class _Thread(_Entry):
                     self._stream()
                 else:
                     self._put(self.call.runnable.invoke(self.call.value, self.config, **self.call.kwargs))
-                    self._put(_END)
-            except BaseException as error:  # noqa: BLE001 (told to the driver, whose business it is)
-                if self._decided.is_set():
-                    self._put(error)
-                else:
-                    self._news.put((self.position, error))
+            except BaseException as failure:  # noqa: BLE001 (told to the driver, whose business it is)
+                error = failure
+        # The end is told when it holds nothing open any more: the driver closes the books next.
+        if error is None:
+            self._put(_END)
+        elif self._decided.is_set():
+            self._put(error)
+        else:
+            self._news.put((self.position, error))
 
     def _stream(self) -> None:
         chunks = self.call.runnable.stream(self.call.value, self.config, **self.call.kwargs)
@@ -140,7 +144,6 @@ class _Thread(_Entry):
                     return
             for each in held or ():
                 self._put(each)
-            self._put(_END)
         finally:
             if close := getattr(chunks, "close", None):
                 close()

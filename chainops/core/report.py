@@ -55,9 +55,11 @@ class Stage:
             "start_s": round(self.start_s, 6),
             "duration_s": None if self.duration_s is None else round(self.duration_s, 6),
         }
-        for name in ("error", "model", "usage", "cost_usd", "facts"):
+        for name in ("error", "model", "usage", "cost_usd"):
             if (value := getattr(self, name)) or (name == "cost_usd" and value is not None):
                 told[name] = value
+        if self.facts:
+            told["facts"] = dict(self.facts)  # the loser of a race may go on writing to it
         return told
 
 

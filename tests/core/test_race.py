@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -13,11 +14,11 @@ from langchain_core.runnables import RunnableGenerator, RunnableLambda
 
 import chainops
 from chainops.core.answer import Answer
-from chainops.core.attempts import Expected
+from chainops.core.attempts import Attempts, Expected
 from chainops.core.component import Component
 from chainops.core.errors import DeadlineExceeded, PlanError
 from chainops.core.race import course
-from chainops.core.steps import Forward, Race
+from chainops.core.steps import Do, Forward, Race
 from chainops.testing.listening import capture_events
 
 
@@ -362,3 +363,48 @@ def test_a_winner_that_is_cancelled_from_inside_while_its_reader_is_slow_does_no
     with pytest.raises(PlanError, match="cancelled from inside"):
         asyncio.run(asyncio.wait_for(read_slowly(), 30))
     assert len(said) == 17
+
+
+class Leaves(Component):
+    """Does not settle its call."""
+
+    def plan(self, value, run):
+        yield from run.attempt("left", expect=lambda: Expected(1, 1, 0.0))
+        return (yield Forward(RunnableLambda(lambda _: AIMessage(content="said")), value))
+
+
+def test_a_call_that_the_winner_does_not_settle_is_lost_in_the_answers_report(driver, monkeypatch):
+    held_open = Attempts.held_open
+
+    @contextmanager
+    def slow_to_let_go(ledger):
+        with held_open(ledger):
+            yield
+            time.sleep(0.2)
+
+    monkeypatch.setattr(Attempts, "held_open", slow_to_let_go)
+    answer = ask(driver, Racing(routes=(Leaves(), Leaves()), after_s=60, log=[]))
+    assert [each["outcome"] for each in answer.report["attempts"]] == ["lost"]
+
+
+def test_what_a_loser_notes_later_does_not_change_the_report_that_was_given():
+    over = Over()
+
+    class Notes(Component):
+        def plan(self, value, run):
+            run.stage.facts["begun"] = True
+            is_begun.set()
+            yield Do(lambda: over.is_over.wait(60))
+            run.stage.facts["later"] = True
+            is_noted.set()
+            return AIMessage(content="late")
+
+    def quick(_value):
+        assert is_begun.wait(60)
+        return AIMessage(content="quick")
+
+    is_begun, is_noted = threading.Event(), threading.Event()
+    answer = Racing(routes=(Notes(name="notes"), RunnableLambda(quick)), log=over).invoke("x")
+    assert is_noted.wait(60)
+    facts = [stage["facts"] for stage in answer.report["stages"] if stage["name"] == "notes"]
+    assert facts == [{"begun": True}]
