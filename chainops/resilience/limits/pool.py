@@ -162,9 +162,12 @@ class Pool:
                     self._head = first
                     first.signal.tell()
                 return
+            first.permit = permit
+            if first not in self._waiting:  # the garbage collector closed its plan in the middle of this
+                permit.cancel(now)
+                continue
             self._waiting.remove(first)
             self._turns.went(first.place.turn)
-            first.permit = permit
             first.signal.tell()
         self._head = None
 

@@ -277,3 +277,21 @@ def test_a_pool_that_is_forgotten_while_somebody_is_about_to_use_it_is_found_aga
     pools.of("bob", "user")
     assert set(pools._pools) == {"bob"}
     assert pools.of("ann", "user") is held
+
+
+def test_a_waiter_that_is_collected_while_it_is_let_go_gives_all_back(clock, run_of):
+    class Collects(Shut):
+        """As the garbage collector does, wherever something is made."""
+
+        def took(self, needs, now):
+            for plan in forgotten:
+                plan.close()
+
+    forgotten = []
+    pool = pool_of(SEAT, ceiling=Collects())
+    held = next_of(pool.enter(SEAT, run_of(clock), "m"))
+    forgotten.append(wait_in_line(pool, run_of(clock)))
+    waiter = wait_in_line(pool, run_of(clock))
+    held.close(clock.now)
+    permit_of(waiter).close(clock.now)
+    assert (pool.open, pool.stats(clock.now)["used"]) == (0, {"seats": 0})
