@@ -69,7 +69,7 @@ class Books:
         # What calls that have ended really took, so that their estimates count no more.
         is_current = self._catch_up(_CATCH_UP_S)
         reserved = self._counters.reserve(hold, windows, enforces_tokens=enforces_tokens)
-        if reserved.refused is not None and not is_current and self._catch_up(_PATIENCE_S):
+        if reserved.refused is not None and not is_current and self._is_soon_current():
             return self._counters.reserve(hold, windows, enforces_tokens=enforces_tokens)
         return reserved
 
@@ -78,7 +78,7 @@ class Books:
         names = [each.id for each in windows]
         is_current = self._catch_up(_CATCH_UP_S)
         found = self._counters.totals(budget, key, names)
-        if not is_current and self._catch_up(_PATIENCE_S):
+        if not is_current and self._is_soon_current():
             return self._counters.totals(budget, key, names)
         return found
 
@@ -139,14 +139,18 @@ class Books:
             self.problem = str(error)
 
     def _catch_up(self, timeout_s: float) -> bool:
-        """Wait until all is written that was settled until now; not where it is known that it cannot be."""
+        """Wait until all is written that was settled until now."""
         settled, until = self._settled, time.monotonic() + timeout_s
         while self._written < settled:
             self._write_soon()
-            if time.monotonic() >= until or self.problem is not None:
+            if time.monotonic() >= until:
                 return False
             time.sleep(0.002)
         return True
+
+    def _is_soon_current(self) -> bool:
+        """Wait for it with patience, unless it is known that nothing can be written."""
+        return self.problem is None and self._catch_up(_PATIENCE_S)
 
     def _is_behind(self) -> bool:
         with self._lock:  # a batch that failed goes back and the writing ends, both in one step
