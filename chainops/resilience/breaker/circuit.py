@@ -93,7 +93,7 @@ class Circuit:
             return None
         if state == "due":
             token = uuid.uuid4().hex
-            route = yield Do(lambda: self._claim(token, now), blocks=self._store is not None and not self._problem)
+            route = yield from self._claimed(token, now)
             self._tell(run)
             if route.probe == token:
                 run.emit(CircuitProbing(route=self.name))
@@ -182,7 +182,7 @@ class Circuit:
             is_behind = bool(self._unsent)
         try:
             if lost and mine.openings:
-                found = self._store().change(self.name, lambda route: _joined(route, mine))
+                found = self._store().change(self.name, lambda route: policy.joined(route, mine))
             else:
                 found = self._store().look(self.name)
         except StoreError as error:
@@ -194,6 +194,23 @@ class Circuit:
                 self._problem, self._is_told = None, False
         if not is_behind:
             self._adopt(found, changes)
+
+    def _claimed(self, token: str, now: float) -> Plan[Route]:
+        is_given_up = threading.Event()
+
+        def claim() -> Route:
+            route = self._claim(token, now)
+            if is_given_up.is_set():
+                self.released(token)
+            return route
+
+        try:
+            route: Route = yield Do(claim, blocks=self._store is not None and not self._problem)
+        except BaseException:  # the caller went away before the store had answered
+            is_given_up.set()
+            self.released(token)
+            raise
+        return route
 
     def _claim(self, token: str, now: float) -> Route:
         with self._lock:
@@ -278,10 +295,3 @@ class Circuit:
         until = route.probe_until if is_probed else opening.until
         wait_s = min(max(until - now, 0.0), self.settings.most_open_s)
         return CircuitOpen(self.name, opening, retry_after_s=round(wait_s, 3), is_probed=is_probed)
-
-
-def _joined(route: Route, mine: Route) -> Route:
-    """What the store knows, and what was seen while it could not be reached."""
-    for opening in mine.openings:
-        route = policy.opened(route, opening)
-    return route

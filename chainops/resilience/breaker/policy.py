@@ -211,3 +211,10 @@ def failed_again(route: Route, token: str, new: Opening, now: float) -> Route:
     """A probe failed: what was due gives way to what is wrong now."""
     left = replace(route, openings=tuple(each for each in route.openings if each.until > now))
     return released(opened(left, new), token)
+
+
+def joined(route: Route, mine: Route) -> Route:
+    """What the store knows, and what was seen while it could not be reached."""
+    for opening in mine.openings:
+        route = opened(route, opening)
+    return route

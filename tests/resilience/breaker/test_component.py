@@ -13,6 +13,7 @@ from langchain_core.runnables import RunnableGenerator, RunnableLambda
 import chainops
 from chainops.core.clock import use_clock
 from chainops.core.errors import CallRefused, DeadlineExceeded, InvalidInput, StoreUnavailable
+from chainops.core.steps import Cancelled
 from chainops.models.failures import Failure, ModelFailed, ModelUnavailable
 from chainops.models.model import Model
 from chainops.resilience.breaker import policy
@@ -765,3 +766,19 @@ def test_a_probe_that_is_collected_while_a_failure_is_counted_is_given_back(cloc
     counting.join(30)
     assert not counting.is_alive()
     assert held.route.probe is None
+
+
+def test_a_probe_that_is_granted_after_the_caller_left_is_given_back(busy, clock):
+    """The store answers when nobody waits for it any more."""
+    made, circuits = busy
+    circuits.room.release(10)
+    assert BACKGROUND.drain(60)
+    made._circuit._looked = clock.now  # the copy is fresh enough
+    steps = made._circuit.admit(SimpleNamespace(clock=clock, emit=lambda _: None))
+    claim = next(steps)
+    with pytest.raises(Cancelled):
+        steps.throw(Cancelled())
+    assert claim.work().probe is not None
+    assert made._circuit.route.probe is None
+    assert BACKGROUND.drain(60)
+    assert circuits.look("busy").probe is None
