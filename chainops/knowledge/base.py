@@ -79,7 +79,6 @@ class KnowledgeBase:
         self._refresh_s, self._clock = refresh_s, clock
         self._view: View | None = None
         self._saved: str | None = None
-        self._digests: tuple[str, dict[str, str]] | None = None
         self._checked_at = float("-inf")
         self._refreshing, self._indexing = threading.Lock(), threading.Lock()
 
@@ -110,13 +109,6 @@ class KnowledgeBase:
         """Ids and digests of the documents stored now; empty when nothing was indexed."""
         self._records.migrate()
         return self._records.digests()
-
-    def seen_digests(self) -> dict[str, str]:
-        """As `document_digests`, asked once for each version this process sees. Shared: do not change it."""
-        version = self.seen_version
-        if self._digests is None or self._digests[0] != version:
-            self._digests = (version, self.document_digests())
-        return self._digests[1]
 
     def document(self, document_id: str) -> Document | None:
         """A document as it was indexed, with its text; None if it is not there."""
@@ -203,6 +195,7 @@ class KnowledgeBase:
         if view is not None and view.base is not None and not now and (is_fresh or self._refreshing.locked()):
             return view, view.base  # another thread is on it: go on with what there is
         with self._refreshing:
+            began = self._clock()  # before reading: what is indexed meanwhile is read next time
             self._records.migrate()
             base = self._records.base()
             if base is None:
@@ -211,7 +204,7 @@ class KnowledgeBase:
                 self._view = self._open(base)
             elif self._view.base != base:
                 self._view.apply(self._records.changes(self._view.generations, self._embedder.dimensions))
-            self._checked_at = self._clock()
+            self._checked_at = began
             view = self._view
             if view.base is None:
                 raise NotIndexed(self._store.place, self.name, replaced=True)
@@ -238,14 +231,15 @@ class KnowledgeBase:
 
     def _save(self, view: View) -> None:
         """Keep the vectors in a file. It only spares time, so a disk that refuses it is a notice, no error."""
-        if view.base is None or view.base.version == self._saved:
+        base = view.base
+        if base is None or base.version == self._saved:
             return
         try:
-            view.index.save(self._file(), view.base.version)
+            view.index.save(self._file(), base.version)
         except StoreError as error:
             self.notices.append(f"the index was not saved: {error}")
         else:
-            self._saved = view.base.version
+            self._saved = base.version
 
     def _discard(self, file: Path) -> None:
         try:

@@ -69,7 +69,7 @@ class Passages:
     passages: tuple[Passage, ...]
     scores: tuple[float, ...]
     digests: Mapping[str, str] = field(default_factory=dict)
-    """Digest of each document they are from."""
+    """Digest of each document they are from, as it was when they were found."""
 
     def uses(self, numbers: Collection[int] = ()) -> dict[str, dict[str, str]]:
         """What an answer made from these came from, as `report.uses` says it: `document` (id to digest) and `passage`
@@ -111,7 +111,7 @@ class Retrieve(Component[str, Passages]):
     token_budget: int = 2000
 
     def plan(self, value: str, run: Run) -> Plan[Passages]:
-        hits, kept, digests, late = yield Do(lambda: self._search(value, _Time(run.clock, run.terms.shares)))
+        hits, kept, late = yield Do(lambda: self._search(value, _Time(run.clock, run.terms.shares)))
         if late is not None:
             run.emit(late)
             run.report.mark("degraded", f"{late.what}: {late.reason}")
@@ -120,29 +120,27 @@ class Retrieve(Component[str, Passages]):
             Retrieved(found=len(hits), kept=len(kept.hits), best_similarity=None if best is None else round(best, 4))
         )
         run.stage.facts |= {"found": len(hits), "kept": len(kept.hits)}
-        return _passages(kept, digests)
+        return _passages(kept)
 
     def found(self, question: str) -> Passages:
         """What a question would be answered from now, outside of any request. Blocks."""
-        _, kept, digests, _ = self._search(question, _Time(current_clock(), {}))
-        return _passages(kept, digests)
+        _, kept, _ = self._search(question, _Time(current_clock(), {}))
+        return _passages(kept)
 
-    def _search(self, question: str, time: _Time) -> tuple[list[Hit], Selection, dict[str, str], Shortened | None]:
-        knowledge = self.knowledge()
-        hits = knowledge.search(question, self.retrieve)
-        digests = knowledge.seen_digests()
+    def _search(self, question: str, time: _Time) -> tuple[list[Hit], Selection, Shortened | None]:
+        hits = self.knowledge().search(question, self.retrieve)
         if (why := time.is_up("retrieve")) is not None:
             kept = unranked(hits, keep=self.rerank, token_budget=self.token_budget)
-            return hits, kept, digests, Shortened(what="the passages were not reranked", reason=why)
+            return hits, kept, Shortened(what="the passages were not reranked", reason=why)
         time.begin()
         kept = rerank(
             hits, keep=self.rerank, token_budget=self.token_budget, is_late=lambda: time.is_up("rerank") is not None
         )
         late = sum(each.reason == "late" for each in kept.dropped)
         if not late:
-            return hits, kept, digests, None
+            return hits, kept, None
         found = Shortened(what=f"{late} passages were not looked at", reason=time.is_up("rerank") or "time was up")
-        return hits, kept, digests, found
+        return hits, kept, found
 
 
 class _Time:
@@ -164,7 +162,6 @@ class _Time:
         return f"{stage} took {took_s:.3g} s of its {share_s:.3g} s" if took_s > share_s else None
 
 
-def _passages(kept: Selection, digests: Mapping[str, str]) -> Passages:
-    passages = tuple(hit.passage for hit in kept.hits)
-    own = {each.document_id: digests[each.document_id] for each in passages if each.document_id in digests}
-    return Passages(passages, tuple(hit.score for hit in kept.hits), own)
+def _passages(kept: Selection) -> Passages:
+    digests = {hit.passage.document_id: hit.document_digest for hit in kept.hits}
+    return Passages(tuple(hit.passage for hit in kept.hits), tuple(hit.score for hit in kept.hits), digests)

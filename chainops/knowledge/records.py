@@ -53,6 +53,7 @@ class StoredPassages:
     """One document's passages as the indexes in memory need them."""
 
     document_id: str
+    digest: str
     generation: int
     passages: list[Passage]
     weights: list[dict[str, float]]
@@ -241,7 +242,7 @@ class Records:
         import sqlalchemy as sa
 
         documents, passages = self._documents, self._passages
-        columns = (documents.c.id, documents.c.title, documents.c.text, documents.c.generation)
+        columns = (documents.c.id, documents.c.title, documents.c.text, documents.c.digest, documents.c.generation)
         texts = connection.execute(
             sa.select(*columns).where(documents.c.base == self.key, documents.c.id.in_(ids))
         ).all()
@@ -259,6 +260,7 @@ class Records:
             joined = b"".join(row.vector for row in own) if with_vectors else b""
             yield StoredPassages(
                 text.id,
+                text.digest,
                 int(text.generation),
                 [_passage(text, row) for row in own],
                 [json.loads(row.terms) for row in own],

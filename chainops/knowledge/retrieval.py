@@ -44,6 +44,8 @@ class Hit:
     """Place among the passages found by meaning, from 1; None when it was not among them."""
     lexical_rank: int | None
     """Place among the passages found by words, from 1; None when it was not among them."""
+    document_digest: str = ""
+    """Of the document as it was when it had this passage."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import pytest
 
 from chainops.core.errors import InvalidInput
 from chainops.knowledge.base import KnowledgeBase, NotIndexed
+from chainops.knowledge.component import Retrieve
 from chainops.knowledge.documents import Document, EmptyCorpus
 from chainops.knowledge.loaders import load
 from chainops.stores.sql import SqlStore
@@ -205,7 +206,38 @@ def test_odd_questions_get_hits_like_any_other(open_base, question):
     assert len(base.search(question)) == 3
 
 
-def test_readers_see_a_document_before_or_after_its_change_and_never_half(open_base):
+def test_what_is_indexed_while_another_process_reads_is_found_refresh_s_after_that_reading_began(open_base):
+    now = [0.0]
+    writer, reader = open_base(), open_base(refresh_s=1.0, clock=lambda: now[0])
+    writer.index(documents({"d": "It is blue."}))
+    assert "blue" in reader.search("what is it")[0].passage.text
+    read = reader._records.base
+
+    def slowly():
+        found = read()
+        writer.index(documents({"d": "It is green."}))
+        now[0] = 5.9
+        return found
+
+    now[0], reader._records.base = 5.0, slowly
+    assert "blue" in reader.search("what is it")[0].passage.text
+    now[0], reader._records.base = 6.1, read
+    assert "green" in reader.search("what is it")[0].passage.text
+
+
+def test_passages_come_with_the_digests_of_the_documents_they_are_from_not_of_newer_ones(open_base):
+    writer, reader = open_base(), open_base(refresh_s=3600.0)
+    (old,), (new,) = documents({"d": "It is blue."}), documents({"d": "It is green."})
+    writer.index([old])
+    assert reader.search("what is it")
+    writer.index([new])
+    for base, document in ((reader, old), (writer, new)):
+        found = Retrieve(knowledge=lambda base=base: base, name="documents").found("what is it")
+        assert [each.text for each in found.passages] == [document.text]
+        assert found.uses()["document"] == {"d": document.digest}
+
+
+def test_readers_see_a_document_before_or_after_its_change_and_never_half(open_base, eventually):
     def version(n):
         return [Document(id="d", title="d", text=" ".join(f"Marker v{n} number {i} of a text." for i in range(80)))]
 
@@ -225,13 +257,16 @@ def test_readers_see_a_document_before_or_after_its_change_and_never_half(open_b
     threads = [threading.Thread(target=read) for _ in range(4)]
     for thread in threads:
         thread.start()
-    for n in range(1, 15):
-        writer.index(version(n))
-    stop.set()
-    for thread in threads:
-        thread.join()
+    try:
+        eventually(lambda: "v0" in seen)
+        for n in range(1, 15):
+            writer.index(version(n))
+        eventually(lambda: "v14" in seen)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
     assert wrong == []
-    assert len(seen) > 1
 
 
 _INDEXER = """
@@ -244,14 +279,23 @@ _INDEXER = """
     home = pathlib.Path(sys.argv[1])
     base = KnowledgeBase(SqlStore(home / "chainops.db"), CountingEncoder(), name="help", home=home)
     texts = {f"d{n:03}": f"Document {n} {sys.argv[3]}. " + "Word after word. " * 200 for n in range(60)}
-    base.index(load([texts]), progress=lambda progress: print(progress.done, flush=True))
+
+    def tell(progress):
+        print(progress.done, flush=True)
+        if progress.done >= 20:
+            sys.stdin.read()  # until it is killed
+
+    base.index(load([texts]), progress=tell)
 """
 
 
 def indexer(tmp_path, mark):
     script = textwrap.dedent(_INDEXER)
     return subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path), str(HERE), mark], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", script, str(tmp_path), str(HERE), mark],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -264,6 +308,7 @@ def test_kill_9_while_indexing_leaves_whole_documents_and_the_next_run_goes_on(o
                 os.kill(process.pid, signal.SIGKILL)
                 break
         process.wait()
+        process.stdin.close()
         process.stdout.close()
         assert process.returncode == -signal.SIGKILL
     base = open_base()
