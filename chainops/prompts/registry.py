@@ -183,12 +183,14 @@ class PromptRegistry:
     def _client(self) -> Any:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when MLflow is imported
         tracking = require("mlflow.tracking", extra="mlflow")
-        if self._kept is None:
+        client = self._kept  # which a call that fails in another thread may take away
+        if client is None:
             if (file := _sqlite_file(self._uri)) is not None:
                 self._make_folder(file.parent)
             self._check_server()
-            self._kept = self._call(lambda: tracking.MlflowClient(tracking_uri=self._uri, registry_uri=self._uri))
-        return self._kept
+            client = self._call(lambda: tracking.MlflowClient(tracking_uri=self._uri, registry_uri=self._uri))
+            self._kept = client
+        return client
 
     def _make_folder(self, folder: Path) -> None:
         try:

@@ -145,3 +145,26 @@ def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path):
     (tmp_path / "state").write_text("a file")
     with pytest.raises(StoreUnavailable, match="folder cannot be made"):
         PromptRegistry(f"sqlite:///{tmp_path}/state/mlflow.db").push(CHAT)
+
+
+def test_a_call_that_fails_in_another_thread_takes_nobodys_client_away(uri):
+    class Losing(PromptRegistry):
+        """After every second look at the client that is kept, a call of another thread fails."""
+
+        kept, looks = None, 0
+
+        @property
+        def _kept(self):
+            found = self.kept
+            self.looks += found is not None
+            if self.looks % 2 == 0:
+                self.kept = None
+            return found
+
+        @_kept.setter
+        def _kept(self, client):
+            self.kept = client
+
+    registry = Losing(uri)
+    registry.push(CHAT)
+    assert registry.load("help", version=1).messages == CHAT.messages
