@@ -181,7 +181,7 @@ class ScriptedChatModel(BaseChatModel):
                     run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
         except GeneratorExit:
-            self._closed += 1
+            self._note_closed()
             raise
 
     async def _astream(
@@ -198,8 +198,12 @@ class ScriptedChatModel(BaseChatModel):
                     await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
         except (GeneratorExit, asyncio.CancelledError):
-            self._closed += 1
+            self._note_closed()
             raise
+
+    def _note_closed(self) -> None:
+        with self._lock:
+            self._closed += 1
 
     def _chunks(self, messages: list[BaseMessage]) -> Iterator[tuple[float, ChatGenerationChunk]]:
         """Each chunk with the pause before it. The last one is empty and carries usage and finish reason."""

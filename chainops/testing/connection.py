@@ -45,6 +45,8 @@ class Received:
     """What the whole answer uses, in OpenAI's words, whatever the fault makes of it; None: nothing was answered."""
     is_accepted: bool = False
     """Whether it was let in by the key's limits."""
+    is_counted: bool = False
+    """Whether it counts as one of those that the key has open."""
 
     @property
     def model(self) -> str | None:
@@ -80,6 +82,9 @@ class Desk(Protocol):
 
     def take(self, received: Received, envelope: Envelope) -> Delivery:
         """Record a request and say what is to be sent."""
+
+    def ending(self, received: Received) -> None:
+        """Called before the last piece is sent: whoever has that may ask again at once."""
 
     def settle(self, received: Received, ending: Ending) -> None:
         """Called once for each request, when it is over."""
@@ -152,7 +157,7 @@ class _Connection(BaseHTTPRequestHandler):
         received, envelope = self._read()
         delivery = self.server.desk.take(received, envelope)
         try:
-            self._write(delivery)
+            self._write(delivery, received)
         except (_HungUp, OSError, ValueError):  # ValueError: a write to a file already closed
             self.close_connection = True
             self.server.desk.settle(received, "cancelled")
@@ -178,7 +183,7 @@ class _Connection(BaseHTTPRequestHandler):
         received.method, received.key = self.command, authorization.removeprefix("Bearer ")[-4:]
         return received, Envelope(authorization, content_type, query, raw)
 
-    def _write(self, delivery: Delivery) -> None:
+    def _write(self, delivery: Delivery, received: Received) -> None:
         self._pause(delivery.silence_s)
         if not delivery.status:
             return
@@ -199,6 +204,8 @@ class _Connection(BaseHTTPRequestHandler):
                 self._pause(delivery.stall[1])
             elif number:
                 self._pause(delivery.pause_s)
+            if number == len(delivery.pieces) - 1:
+                self.server.desk.ending(received)
             self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece) if delivery.is_stream and piece else piece)
         if delivery.end == "reset":
             self._pause(0.02)  # let what was sent arrive: a reset may overtake it and wipe it out

@@ -211,10 +211,15 @@ class ModelServer:
         received.status = delivery.status
         return delivery
 
+    def ending(self, received: Received) -> None:
+        """Called before the last piece of an answer is sent, if it comes to that."""
+        if received.is_counted:
+            received.is_counted = False
+            self._limiter.release(received.key)
+
     def settle(self, received: Received, ending: Ending) -> None:
         """Called when a request is over."""
-        if received.is_accepted:
-            self._limiter.release(received.key)
+        self.ending(received)
         with self._changed:
             received.state, received.ended = ending, time.time()
             self._changed.notify_all()
@@ -262,7 +267,7 @@ class ModelServer:
             refused = rejection(429, refusal.message, "rate_limit_exceeded", kind=refusal.kind)
             headers = retry_after(refusal.wait_s, "both", at=received.at)
             return replace(refused, headers=headers | self._limiter.headers(received.key))
-        received.is_accepted = True
+        received.is_accepted = received.is_counted = True
         good = self._replies.answer(received)
         used = received.usage["total_tokens"] if received.usage else 0
         return replace(good, headers=self._limiter.charge(received.key, used))

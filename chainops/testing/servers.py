@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from chainops.core.errors import ChainopsError
+from chainops.stores.locks import locked
 
 _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 30.0
 _PORTS = range(10_000, 22_000)
-"""Below those that a system hands out by itself: nobody is given one between our look and our server's start, or while
-it is down. A node of a Redis cluster takes the port 10,000 above, too.
+"""Below those that a system hands out by itself: no other program is given one between our look and our server's start,
+or while it is down. A node of a Redis cluster takes the port 10,000 above, too.
 """
 _UNSAFE_BUT_FAST = ("fsync=off", "full_page_writes=off", "synchronous_commit=off")
 
@@ -255,11 +256,26 @@ def _redis_binary() -> str:
 
 
 def free_port() -> int:
-    """A port for a server that cannot be told to choose one itself. See `_PORTS`."""
+    """A port for a server that cannot be told to choose one itself; nobody else's as long as this process lives."""
     while True:
         port = secrets.choice(_PORTS)  # not `random`, which tests set to the same state in several processes
-        if _is_free(port) and _is_free(port + 10_000):
+        if _claim(port) and _is_free(port) and _is_free(port + 10_000):
             return port
+
+
+_claims: list[int] = []
+"""Files locked until the process ends: a port is ours before its server listens, and while that is down."""
+
+
+def _claim(port: int) -> bool:
+    folder = Path(tempfile.gettempdir(), f"chainops-ports-{os.getuid()}")
+    folder.mkdir(exist_ok=True)
+    handle = os.open(folder / str(port), os.O_RDWR | os.O_CREAT, 0o644)
+    if not locked(handle):
+        os.close(handle)
+        return False
+    _claims.append(handle)
+    return True
 
 
 def _is_free(port: int) -> bool:

@@ -1,10 +1,10 @@
 import threading
-import time
+from contextlib import ExitStack
 
 import httpx
 import pytest
 
-from chainops.testing import Hang, ManualClock, ModelServer
+from chainops.testing import ManualClock, ModelServer, Stall
 from chainops.testing.limits import Limiter, Limits, duration
 
 ONE = {"Authorization": "Bearer sk-key-one1"}
@@ -83,28 +83,32 @@ def test_headers_tell_what_is_left(client):
 
 
 def test_too_many_at_once_are_refused_and_a_request_that_is_over_makes_room(client):
-    with ModelServer("x", limits=Limits(concurrency=2)) as server:
-        server.fail(Hang(), times=2)
-        cancelled = []
-
-        def hang():
-            try:
-                ask(httpx.Client(timeout=4.0, trust_env=False), server)  # long enough for both to be there
-            except httpx.ReadTimeout as error:
-                cancelled.append(error)
-
-        threads = [threading.Thread(target=hang) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        while sum(each.open for each in server.tally.values()) < 2:
-            time.sleep(0.001)
+    with ModelServer("x y z", limits=Limits(concurrency=2)) as server, ExitStack() as open_streams:
+        server.fail(Stall(1), times=2)
+        body = {"model": "m", "messages": [{"role": "user", "content": "one"}], "stream": True}
+        for _ in range(2):
+            stream = client.stream("POST", f"{server.url}/chat/completions", json=body, headers=ONE)
+            open_streams.enter_context(stream)
         assert ask(client, server).status_code == 429
-        for thread in threads:
-            thread.join()
+        open_streams.close()
         assert server.wait_idle(60)
         assert ask(client, server).status_code == 200
         assert server.wait_idle(60)
-        assert (server.tally["one1"].most_open, server.tally["one1"].open, len(cancelled)) == (2, 0, 2)
+        assert (server.tally["one1"].most_open, server.tally["one1"].open) == (2, 0)
+        assert [each.state for each in server.requests] == ["cancelled", "cancelled", "finished", "finished"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_whoever_has_the_whole_answer_may_ask_again_at_once(stream):
+    class Slow(ModelServer):
+        def settle(self, received, ending):
+            self.closing.wait(0.2)
+            super().settle(received, ending)
+
+    with Slow("x y", limits=Limits(concurrency=1)) as server:
+        for _ in range(3):
+            with httpx.Client(timeout=60, trust_env=False) as own:
+                assert ask(own, server, stream=stream).status_code == 200
 
 
 def test_no_more_than_the_limit_is_let_in_by_many_threads():

@@ -164,7 +164,7 @@ def test_refusals_cannot_be_counted(server):
 def test_a_hang_says_nothing_until_the_client_hangs_up(server, client, eventually):
     server.fail(Hang())
     with pytest.raises(httpx.ReadTimeout):
-        client.post(f"{server.url}/chat/completions", json=ASKED, timeout=0.1)
+        client.post(f"{server.url}/chat/completions", json=ASKED, timeout=httpx.Timeout(60, read=0.1))
     eventually(lambda: server.requests)
     assert server.wait_idle(60)
     assert server.requests[0].is_cancelled
@@ -220,7 +220,7 @@ def test_nonsense_html_is_a_page(server, client):
 
 def test_a_client_that_leaves_a_stream_is_noticed():
     with (
-        ModelServer("word " * 50, chunk_delay_s=0.05) as server,
+        ModelServer("word " * 1000, chunk_delay_s=0.05) as server,
         httpx.Client(timeout=60, trust_env=False) as client,
     ):
         with client.stream("POST", f"{server.url}/chat/completions", json={**ASKED, "stream": True}) as response:
@@ -312,6 +312,7 @@ def test_a_reset_breaks_the_connection_without_a_byte(server, client):
     with pytest.raises((httpx.ReadError, httpx.RemoteProtocolError)):
         chat(client, server)
     assert chat(client, server).status_code == 200
+    assert server.wait_idle(60)
     assert [(r.status, r.state) for r in server.requests] == [(0, "cut"), (200, "finished")]
 
 
