@@ -1,8 +1,10 @@
 import asyncio
 import gc
+import itertools
 
 import pytest
 
+from chainops.models import clients
 from chainops.models.clients import async_client, sync_client
 from chainops.models.failures import classify
 from chainops.models.providers import ModelSettings, chat_model
@@ -43,10 +45,14 @@ CALLS = {
 @pytest.mark.parametrize("fault", [Hang(), Drip(0.02)])
 def test_silence_and_a_slow_drip_both_end_at_the_timeout(server, impatient, way, fault, eventually):
     server.fail(fault)
-    with pytest.raises(Exception, match="timed out") as caught:
-        CALLS[way](impatient)
-    assert classify(caught.value).reason == "timeout"
-    eventually(lambda: server.requests)  # it may read the request when nobody waits any more
+
+    def is_asked():
+        with pytest.raises(Exception, match="timed out") as caught:
+            CALLS[way](impatient)
+        assert classify(caught.value).reason == "timeout"
+        return server.requests
+
+    eventually(is_asked)  # on a busy machine the time may be over before anything was sent
     assert server.wait_idle(60)
     assert server.requests[0].is_cancelled
 
@@ -62,9 +68,15 @@ def test_a_call_may_bring_a_shorter_timeout_of_its_own(server, monkeypatch, way)
 
 @pytest.mark.parametrize("way", ["stream", "astream"])
 def test_a_stream_that_takes_longer_than_the_timeout_goes_on_while_chunks_come(monkeypatch, way):
+    class Hurried:
+        """Each look at the clock is 50 s later: the whole stream takes minutes, and no chunk comes late."""
+
+        monotonic = itertools.count(0.0, 50.0).__next__
+
     monkeypatch.setenv("OPENAI_API_KEY", "sk-none-but-long-enough")
-    with ModelServer("a b c d e f g h", chunk_delay_s=0.4) as slow:
-        model = chat_model(ModelSettings(model="openai:m", base_url=slow.url, timeout_s=2.5))
+    monkeypatch.setattr(clients, "time", Hurried)
+    with ModelServer("a b c d e f g h", chunk_delay_s=0.02) as slow:  # each chunk is read by itself
+        model = chat_model(ModelSettings(model="openai:m", base_url=slow.url, timeout_s=60))
         assert "".join(chunk.content for chunk in CALLS[way](model)) == "a b c d e f g h"
 
 

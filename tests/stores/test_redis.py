@@ -127,11 +127,11 @@ def test_idle_connections_to_a_restarted_server_are_replaced_without_an_error():
 
 def test_a_server_that_does_not_answer_is_given_up():
     with redis_server() as own:
-        store = redis_store(own.url, timeout_s=1.5)
+        store = redis_store(own.url, timeout_s=5)
         assert ping(store)
         own.pause()
         try:
-            with pytest.raises(StoreUnavailable, match=r"no answer within 1\.5 s"):
+            with pytest.raises(StoreUnavailable, match="no answer within 5 s"):
                 ping(store)
         finally:
             own.resume()
@@ -139,7 +139,7 @@ def test_a_server_that_does_not_answer_is_given_up():
 
 def test_a_late_answer_is_not_taken_for_the_next_ones():
     with redis_server() as own:
-        store = redis_store(own.url, timeout_s=1.5)
+        store = redis_store(own.url, timeout_s=5)
         with store.client() as client:
             client.set("a", "first")
         own.pause()
@@ -159,7 +159,7 @@ def test_too_many_at_once_wait_for_a_connection(store):
 
 
 def test_connections_that_stay_busy_are_told(server):
-    store = redis_store(server.url, timeout_s=2)
+    store = redis_store(server.url, timeout_s=5)
     together, done = threading.Barrier(33, timeout=60), threading.Event()
 
     def hold():
