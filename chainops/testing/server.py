@@ -120,12 +120,13 @@ class ModelServer:
         """From the next request on, fail like this, `times` requests or until `heal()`; what was said before ends."""
         if isinstance(fault, Refuse) and times is not None:
             raise ValueError(f"fail(Refuse(), times={times}): refused connections cannot be counted; call heal()")
-        self.heal()
         if not isinstance(fault, Refuse):
-            self._add(always(fault, times=times))
+            self._play(always(fault, times=times))
             return
-        self._stop_listening()
-        self._placeholder = bound_socket(self._port)
+        if self._placeholder is None:
+            self._stop_listening()
+            self._placeholder = bound_socket(self._port)
+        self._forget()
 
     def rule(self, when: When, fault: Fault | Rule) -> None:
         """Fail the requests that `when` says yes to. Joins what was said before; the first that applies is played."""
@@ -138,19 +139,11 @@ class ModelServer:
             segments: Such as `[(20, None), (30, Status(503)), (10, sometimes(0.3, Cut()))]`.
             clock: Amounts are seconds on this clock, from now on; without one they are numbers of requests.
         """
-        played = in_turn(segments, clock)
-        self.heal()
-        self._add(played)
+        self._play(in_turn(segments, clock))
 
     def heal(self) -> None:
         """Answer properly from the next request on. What hangs or drips by now goes on doing so."""
-        with self._changed:
-            self._rules.clear()
-            self._line_rules.clear()
-            self._played.clear()
-        if self._placeholder is not None:
-            self._listen()
-            self._release_port()
+        self._play()
 
     def fail_lines(self, when: Callable[[str], bool], fault: Status) -> None:
         """Fail the lines of batches whose custom id `when` says yes to; until `heal()`."""
@@ -236,6 +229,20 @@ class ModelServer:
             self._changed.notify_all()
 
     # Inside
+
+    def _play(self, *rules: Rule) -> None:
+        """Only these from the next request on; none sees the moment between the old ones and them."""
+        self._forget(*rules)
+        if self._placeholder is not None:
+            self._listen()
+            self._release_port()
+
+    def _forget(self, *but: Rule) -> None:
+        with self._changed:
+            self._rules.clear()
+            self._rules.extend(but)
+            self._line_rules.clear()
+            self._played.clear()
 
     def _add(self, rule: Rule) -> None:
         with self._changed:

@@ -7,7 +7,7 @@ import pytest
 
 from chainops.testing import Cut, Drip, Hang, ManualClock, ModelServer, Nonsense, Refuse, Status
 from chainops.testing.faults import Reset
-from chainops.testing.script import sometimes
+from chainops.testing.script import always, sometimes
 
 ASKED = {
     "model": "m",
@@ -134,6 +134,19 @@ def test_a_fault_lasts_for_its_times_or_until_healed(server, client):
     assert [chat(client, server).status_code for _ in range(3)] == [429] * 3
     server.heal()
     assert chat(client, server).status_code == 200
+
+
+def test_no_request_comes_through_between_one_fault_and_the_next(server, client, monkeypatch):
+    statuses = []
+
+    def slowly(*args, **kwargs):
+        statuses.append(chat(client, server).status_code)
+        return always(*args, **kwargs)
+
+    server.fail(Status(503))
+    monkeypatch.setattr("chainops.testing.server.always", slowly)
+    server.fail(Status(429))
+    assert [*statuses, chat(client, server).status_code] == [503, 429]
 
 
 def test_a_failing_request_does_not_run_the_answer_function(client):
