@@ -83,7 +83,7 @@ def _stage(stage: Stage, request: Request) -> dict[str, Any]:
         "model": stage.model,
         "usage": _usage(stage.usage),
         "cost_usd": stage.cost_usd,
-        "facts": stage.facts,
+        "facts": dict(stage.facts),  # what is still at work may add some
     }
 
 

@@ -171,7 +171,7 @@ class TraceWriter:
             for record in records:
                 try:
                     lines.append(json.dumps(record, default=str).encode() + b"\n")
-                except (TypeError, ValueError, RecursionError) as error:
+                except Exception as error:  # noqa: BLE001  # `str` of anybody's values; this thread must live on
                     unfit += 1
                     self.problem = f"a record cannot be written as JSON: {error!r}"
             if unfit and self._let_go(unfit):

@@ -152,6 +152,19 @@ def test_a_record_that_is_no_json_fails_without_starting_anything(writer, uri):
     assert "cannot be written as JSON" in traces.problem
 
 
+def test_a_record_with_a_value_that_cannot_be_told_fails_alone(writer, uri):
+    class Broken:
+        def __str__(self):
+            raise KeyError("no name")
+
+    traces = writer(uri)
+    traces.write({"input": Broken()})
+    assert traces.flush(60)
+    traces.write({"input": Broken()})
+    assert traces.flush(60)
+    assert (traces.failed, traces._child) == (2, None)
+
+
 @pytest.mark.parametrize("place", ["gone", "hanging"])
 def test_without_a_server_nothing_waits_and_what_finds_no_room_is_counted(writer, place, request, record):
     lost = []
