@@ -116,10 +116,10 @@ class Site:
 
     def warm(self) -> None:
         """Open the clients of all models. One that cannot be opened is told when it is asked."""
-        self._is_warm = True
         for model in self.models.values():
             with suppress(ChainopsError):
                 (model.chat if model.keys is None else model.keys.keys[0].chat)()
+        self._is_warm = True  # only now: until then, other requests wait with this one
 
     def ready(self, chain: Chain) -> list[Event]:
         """See what was indexed meanwhile; index the documents if nobody has. Blocks. Gives what there is to tell."""
@@ -139,8 +139,9 @@ class Site:
                 self._objects_seen = True
                 self.knowledge().notices.clear()  # making a new index is no repair
         notices = self.knowledge().notices
-        while notices:
-            events.append(KnowledgeNotice(notice=notices.popleft()))
+        with suppress(IndexError):  # no more, or another request has just taken the last one
+            while True:
+                events.append(KnowledgeNotice(notice=notices.popleft()))
         return events
 
     def _open_store(self) -> SqlStore:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import subprocess
 import sys
+from collections import deque
 
 import pytest
 from hypothesis import given
@@ -40,6 +41,36 @@ def test_a_declared_chain_answers_with_sources_that_can_be_looked_up(folder):
     assert text[start:end] == source["quote"]
     assert json.loads(json.dumps(answer.facts)) == answer.facts
     assert {"chain", "prompt", "knowledge", "embeddings"} <= set(answer.report["versions"])
+
+
+def test_a_notice_that_another_request_has_just_told_is_no_error(folder):
+    class Shared(deque):
+        """When one looks, there is one more; when one takes it, it is gone."""
+
+        def __bool__(self):
+            return True
+
+    chain = chainops.load(folder / "chain.yaml")
+    chain.index()
+    chain.site.knowledge().notices = Shared(["repaired"])
+    assert [event.notice for event in chain.site.ready(chain)] == ["repaired"]
+
+
+def test_a_chain_with_a_deadline_is_warm_when_its_models_are_open_and_not_before(tmp_path):
+    model = {"model": "extractive"}
+    words = {
+        "chainops": 1,
+        "name": "talk",
+        "kind": "chat",
+        "models": {"main": model},
+        "pipeline": [{"deadline": "60s"}],
+    }
+    site, seen = chainops.declare(words, base=tmp_path).site, []
+    site.models["main"] = site.models["main"].model_copy(update={"chat": lambda: seen.append(site.is_warm)})
+    assert not site.is_warm
+    site.warm()
+    assert seen == [False]
+    assert site.is_warm
 
 
 def test_every_way_of_asking_gives_the_same(folder):
