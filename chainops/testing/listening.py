@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -30,6 +31,7 @@ class ManualClock(Clock):
     def __init__(self, now: float = 1_700_000_000.0) -> None:
         self.now = now
         self.slept: list[float] = []
+        self._moving = threading.Lock()
 
     def time(self) -> float:
         return self.now
@@ -38,11 +40,12 @@ class ManualClock(Clock):
         return self.now
 
     def advance(self, seconds: float) -> None:
-        self.now += seconds
+        with self._moving:
+            self.now += seconds
 
     def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
-        self.now += seconds
+        self.advance(seconds)
 
     async def asleep(self, seconds: float) -> None:
         self.sleep(seconds)
