@@ -45,9 +45,9 @@ class StoredAnswers:
         key, now, now_s = self._key(scope, question, may_be_near), clock.time(), clock.monotonic()
         found = self._lookup.held(key, tenant=self._tenant, now=now, now_s=now_s)
         if found is None:
-            draw = uuid.uuid4().int / 2**128
+            draw, trouble = uuid.uuid4().int / 2**128, self._replica.trouble
             found = self._lookup.find(key, tenant=self._tenant, now=now, now_s=now_s, draw=draw)
-            self._replica.recovered()
+            self._replica.recovered(trouble)
         is_audit = found.decision is not None and found.decision.audit
         if found.entry is None or is_audit or self._settings.mode == "shadow":
             self._replica.counts.count("missed", tenant=self._tenant)
