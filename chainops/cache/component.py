@@ -323,6 +323,7 @@ class SemanticCache(Component[Any, Any]):
                 compare_later(self, kept, found, run)
             if leases is not None:
                 yield from self._give_back(leases, key, run)
+                leases = None  # from here on it may be another request's of this process
             return answer
         finally:
             if leases is not None:
@@ -345,7 +346,7 @@ class SemanticCache(Component[Any, Any]):
                 if claimed is None:
                     return replica.leases, None
                 if isinstance(claimed, Entry):
-                    return replica.leases, claimed
+                    return None, claimed
                 run.stage.facts["waited_for"] = "another process"
                 yield Wait(_LOOK_AGAIN_S)
             return None, None  # whoever holds it hangs: ask without

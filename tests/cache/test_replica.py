@@ -91,9 +91,13 @@ def test_what_is_stored_while_others_are_dropped_is_served_and_not_the_one_befor
 
 
 def fail(replica, meanwhile=lambda: None):
-    with pytest.raises(StoreUnavailable), replica.guarded():
-        meanwhile()
-        raise StoreUnavailable("cache.db", "locked", "repeat")
+    def work():
+        with replica.guarded():
+            meanwhile()
+            raise StoreUnavailable("cache.db", "locked", "repeat")
+
+    with pytest.raises(StoreUnavailable):
+        work()
 
 
 def test_of_calls_that_fail_at_the_same_moment_one_counts(replica, monkeypatch):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
 import uuid
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from chainops.cache.records import CacheStore, Lease
 from chainops.cache.sharing.heartbeat import Heartbeat
 from chainops.core.errors import StoreError
+from chainops.core.forking import reset_in_child
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,15 +25,14 @@ class Leases:
 
     def __init__(self, store: CacheStore, owner: str, *, ttl_s: float = TTL_S) -> None:
         self._store, self._owner, self._ttl_s = store, owner, ttl_s
-        self._made_in, self._holder = os.getpid(), uuid.uuid4().hex
+        self.reset()
+        reset_in_child(self)
         self._heartbeat: Heartbeat[tuple[str, str]] = Heartbeat(self._renew, ttl_s=ttl_s)
 
-    @property
-    def holder(self) -> str:
-        """Names this process; a forked child is another one."""
-        if self._made_in != os.getpid():
-            self._made_in, self._holder = os.getpid(), uuid.uuid4().hex
-        return self._holder
+    def reset(self) -> None:
+        """For a forked child: it is another process than its parent."""
+        self.holder = uuid.uuid4().hex
+        """Names this process."""
 
     def take(self, scope: str, exact: str, *, question: str, vector: np.ndarray | None, now: float) -> Lease | None:
         """Take the lease, or give the one that another process holds."""
