@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import queue
+import sys
 import threading
 import time
 import weakref
@@ -69,9 +70,11 @@ class Background:
 
     def end(self, timeout_s: float = _LAST_S) -> None:
         """Take nothing more, and wait for what is being worked on."""
-        if self._finishes:
-            self.drain(timeout_s)
-        self.is_ending = True
+        until = time.monotonic() + timeout_s
+        while not self.is_ending:
+            is_time = not self._finishes or not self.drain(until - time.monotonic())
+            with self._lock:  # what was taken after the drain is worked off, too; after this nothing is taken
+                self.is_ending = is_time or not self._unfinished
         with contextlib.suppress(queue.Empty):
             while True:
                 self._waiting.get_nowait()
@@ -85,6 +88,8 @@ class Background:
             try:
                 if not self.is_ending:
                     work()
+            except Exception:  # noqa: BLE001 (told as what ends a thread is; what waits is not lost with it)
+                threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
             finally:
                 with self._lock:
                     self._unfinished -= 1
