@@ -40,7 +40,7 @@ class Outlines:
         self.size_bytes = 0
         """Estimated."""
         self._due: dict[str, set[int]] = {}
-        self._regrouped = 0
+        self._changed = 0
 
     def __len__(self) -> int:
         return len(self._held)
@@ -77,21 +77,21 @@ class Outlines:
             self._let_go(next(iter(self._held)))
 
     def _fetch(self, scope: str, seqs: Sequence[int], *, reads_words: bool = False) -> dict[int, Outline]:
-        """Read from the store, and hold: once more if an entry was regrouped here while it was read."""
+        """Read from the store, and hold: once more if an entry was regrouped, or all were let go, while it was read."""
         while True:
-            regrouped = self._regrouped
+            changed = self._changed
             read = self._store.at(scope, seqs)
             if reads_words:
                 read = {seq: each._replace(content=content_of(each.question)) for seq, each in read.items()}
             with self._lock:
-                if regrouped == self._regrouped:
+                if changed == self._changed:
                     self._hold(scope, read.values())
                     return read
 
     def regroup(self, scope: str, seq: int, group: str) -> None:
         """An entry was found to have this group's answer."""
         with self._lock:
-            self._regrouped += 1
+            self._changed += 1
             if (known := self._held.get((scope, seq))) is not None:
                 self._held[scope, seq] = (*known[:3], group, *known[4:])
 
@@ -102,6 +102,7 @@ class Outlines:
 
     def clear(self) -> None:
         with self._lock:
+            self._changed += 1
             self._held.clear()
             self.size_bytes = 0
 

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -60,6 +60,14 @@ class _Partition:
     """How many of these the last reading began after."""
     is_known: bool = False
     """Whether the outlines of its entries have been asked for ahead."""
+    saving: threading.Lock = field(default_factory=threading.Lock)
+    is_over: bool = False
+    """Whether it was let go: who still has it may look, and writes no snapshot any more."""
+
+    def close(self) -> None:
+        with self.saving:  # a snapshot that is being written is finished first
+            self.is_over = True
+        self.index.close()
 
 
 class Partitions:
@@ -108,8 +116,10 @@ class Partitions:
             self._partitions.clear()
         self.outlines.clear()
         for partition in partitions:
-            partition.index.close()
+            partition.close()
         if snapshots and self._folder is not None:
+            for partition in partitions:
+                partition.index.settle()  # a build writes files, too
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def catch_up(self, scope: str) -> None:
@@ -139,8 +149,10 @@ class Partitions:
         with self._lock:
             partition = self._partitions.setdefault(scope, opened)
             let_go = [self._partitions.popitem(last=False)[1] for _ in range(len(self._partitions) - _SCOPES_HELD)]
+        if partition is not opened:  # another thread was first
+            let_go.append(opened)
         for each in let_go:
-            each.index.close()
+            each.close()
         return partition
 
     def _open(self, scope: str) -> _Partition:
@@ -235,10 +247,13 @@ class Partitions:
                 return
         with partition.lock:
             mark, index = partition.seq, partition.index
-        try:  # later changes may be in the snapshot too: reading them again from the mark on changes nothing
-            index.save(mark=mark)
-        except ChainopsError as error:  # a snapshot only spares time
-            self._notices.append(f"the snapshot was not saved: {error}")
+        with partition.saving:
+            if partition.is_over:
+                return
+            try:  # later changes may be in the snapshot too: reading them again from the mark on changes nothing
+                index.save(mark=mark)
+            except ChainopsError as error:  # a snapshot only spares time
+                self._notices.append(f"the snapshot was not saved: {error}")
         if index.build_error is not None:
             self._notices.append(f"the index was not built: {index.build_error}")
 

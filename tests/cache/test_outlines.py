@@ -121,3 +121,16 @@ def test_a_group_found_while_an_entry_is_being_read_is_not_undone_by_that_readin
     records.after_reading = regroup
     assert known.of("s", [seq])[seq].group == "another's"
     assert known.of("s", [seq])[seq].group == "another's"
+
+
+def test_what_is_read_while_all_is_let_go_is_not_held(records):
+    seq = records.put(entry(), vector(1))
+    known = Outlines(records)
+
+    def drop():
+        records.clear("o")
+        known.clear()
+
+    records.after_reading = drop
+    assert known.of("s", [seq]) == {}
+    assert len(known) == 0

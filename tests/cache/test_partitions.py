@@ -1,9 +1,12 @@
+import threading
+
 import numpy as np
 import pytest
 
 from chainops.cache.background import UPKEEP
 from chainops.cache.records import Limits, Where
 from chainops.cache.stores.sql_records import SqlRecords
+from chainops.stores.vectors import Vectors
 from chainops.testing.cache_pieces import entry
 from chainops.testing.embedding import WordVectors
 
@@ -21,7 +24,22 @@ class Meddled(SqlRecords):
         return read
 
 
-def test_what_is_stored_while_the_change_log_is_read_is_found_at_the_next_lookup(store, make_replica):
+@pytest.fixture
+def upkeep_waits():
+    """What is submitted to the background begins once this is called."""
+    go_on = threading.Event()
+    assert UPKEEP.drain(60)
+    assert UPKEEP.submit(lambda: go_on.wait(60))
+
+    def begin():
+        go_on.set()
+        assert UPKEEP.drain(60)
+
+    yield begin
+    begin()
+
+
+def test_what_is_stored_while_the_change_log_is_read_is_found_at_the_next_lookup(store, make_replica, upkeep_waits):
     records = Meddled(store)
     replica = make_replica(records=records)
     vector = replica.embed("the lost card")
@@ -34,7 +52,7 @@ def test_what_is_stored_while_the_change_log_is_read_is_found_at_the_next_lookup
     replica.neighbours("s", vector)
     assert records.after_reading is None
     assert [each.outline.question for each in replica.neighbours("s", vector)] == ["the lost card"]
-    assert UPKEEP.drain(60)
+    upkeep_waits()
 
 
 class Remodelled(WordVectors):
@@ -77,3 +95,34 @@ def test_what_is_found_out_of_an_entry_while_it_is_embedded_again_is_not_lost(st
     assert UPKEEP.drain(60)
     found = records.get("e")
     assert (found.embedder, found.is_verified) == ("another model", True)
+
+
+def looked_for(replica, records, scope):
+    records.put(entry(scope, scope=scope, user="ann", embedder=replica.embedder_digest), replica.embed("the lost card"))
+    assert replica.neighbours(scope, replica.embed("the lost card"))
+
+
+def test_a_snapshot_that_was_due_when_a_user_is_forgotten_is_not_written_any_more(
+    store, make_replica, tmp_path, monkeypatch, upkeep_waits
+):
+    monkeypatch.setattr("chainops.cache.partitions._SNAPSHOT_FROM", 0)
+    records, folder = SqlRecords(store), tmp_path / "snapshots"
+    replica = make_replica(records=records, folder=folder)
+    looked_for(replica, records, "s")
+    replica.forget(user="ann", tenant=None, now=0.0)
+    upkeep_waits()
+    assert not folder.exists()
+
+
+def test_a_scope_that_was_let_go_writes_no_snapshot_and_leaves_its_folder_to_others(
+    store, make_replica, tmp_path, monkeypatch, upkeep_waits
+):
+    monkeypatch.setattr("chainops.cache.partitions._SNAPSHOT_FROM", 0)
+    monkeypatch.setattr("chainops.cache.partitions._SCOPES_HELD", 1)
+    records, folder = SqlRecords(store), tmp_path / "snapshots"
+    replica = make_replica(records=records, folder=folder)
+    for scope in "st":
+        looked_for(replica, records, scope)
+    upkeep_waits()
+    assert Vectors(64, folder=folder / "s").save(mark=1)
+    assert not Vectors(64, folder=folder / "t").save(mark=1), "its process writes there"
