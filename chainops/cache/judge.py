@@ -126,12 +126,16 @@ class Judge:
                 raise InvalidInput(what, repr(rate), "a number from 0 to 1")
         self.max_error_rate, self.audit_rate = max_error_rate, audit_rate
         self.prior = prior or shipped()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all labels."""
         self._learning = threading.Lock()
         self._kept: dict[str, deque[_Kept]] = {name: deque(maxlen=most) for name, most in _KEPT.items()}
         self._count, self._next_fit = 0, 20
         self._audits = self._wrong = 0
-        self._rate = _FIRST_AUDITS if audit_rate else 0.0
-        self._alarm = Alarm(max_error_rate)
+        self._rate = _FIRST_AUDITS if self.audit_rate else 0.0
+        self._alarm = Alarm(self.max_error_rate)
         self._state = _State(Model.before(self.prior), 0.0, 1.0, 1.0, "no labels yet")
 
     def decide(self, evidence: Evidence, *, draw: float) -> Decision:

@@ -13,6 +13,7 @@ from chainops.cache.background import UPKEEP
 from chainops.cache.evidence import content_of
 from chainops.cache.records import CacheStore, Outline
 from chainops.core.errors import ChainopsError
+from chainops.core.forking import reset_in_child
 
 FRESH_S = 60.0
 """One that was read longer ago is still used, and then read again behind: another process may have found that the
@@ -34,6 +35,11 @@ class Outlines:
 
     def __init__(self, store: CacheStore, *, held_bytes: int = HELD_BYTES) -> None:
         self._store, self._most = store, held_bytes
+        self.reset()
+        reset_in_child(self)
+
+    def reset(self) -> None:
+        """For a forked child: a thread of its parent's may be changing this."""
         self._lock = threading.Lock()
         # Tuples of plain values, with the time to read them again: the garbage collector does not look at those.
         self._held: OrderedDict[tuple[str, int], tuple[Any, ...]] = OrderedDict()

@@ -17,6 +17,7 @@ from chainops.cache.background import UPKEEP
 from chainops.cache.outlines import Outlines
 from chainops.cache.records import CacheStore, Change, Outline
 from chainops.core.errors import ChainopsError, StoreError
+from chainops.core.forking import reset_in_child
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,9 +90,14 @@ class Partitions:
     ) -> None:
         self._store, self._embedder, self._owner = store, embedder, owner
         self._folder, self._notices = folder, notices
+        self.outlines = Outlines(store)
+        self.reset()
+        reset_in_child(self)
+
+    def reset(self) -> None:
+        """For a forked child: indexes that a thread of its parent's may be changing are opened anew."""
         self._lock = threading.Lock()
         self._partitions: OrderedDict[str, _Partition] = OrderedDict()
-        self.outlines = Outlines(store)
         self._remaking = False
 
     def look_again(self, scope: str | None = None) -> None:

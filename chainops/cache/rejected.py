@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from chainops.cache.records import CacheStore
+from chainops.core.forking import reset_in_child
 
 _FRESH_S = 1.0
 """How long what was read is trusted: so long it takes until a report in another process is heard of."""
@@ -27,6 +28,11 @@ class Rejected:
 
     def __init__(self, store: CacheStore, owner: str) -> None:
         self._store, self._owner = store, owner
+        self.reset()
+        reset_in_child(self)
+
+    def reset(self) -> None:
+        """For a forked child: what its parent was just doing it does not do."""
         self._lock = threading.Lock()
         self._known = _Known(frozenset(), 0, float("-inf"))
         self._drops = self._dropping = 0

@@ -26,6 +26,7 @@ from chainops.cache.records import CacheStore, Entry, Limits, Outline, Where
 from chainops.cache.rejected import Rejected
 from chainops.cache.sharing.leases import Leases
 from chainops.core.errors import ChainopsError, StoreError, StoreUnavailable
+from chainops.core.forking import reset_in_child
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,6 +71,15 @@ class Replica:
         self.counts = Counts(store, owner)
         self.leases = Leases(store, owner)
         self._rejected = Rejected(store, owner)
+        self._begin()
+        reset_in_child(self)
+
+    def reset(self) -> None:
+        """For a forked child: what a thread of its parent's may be changing is read anew."""
+        self.judge.reset()
+        self._begin()
+
+    def _begin(self) -> None:
         self._lock = threading.Lock()
         self._learning = threading.Lock()
         self._exact: OrderedDict[tuple[str, str], tuple[Entry, float]] = OrderedDict()

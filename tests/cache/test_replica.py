@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -32,6 +35,9 @@ class Meddled(SqlRecords):
 
     def exact(self, scope, exact):
         return self._meanwhile("exact", super().exact(scope, exact))
+
+    def position(self, scope):
+        return self._meanwhile("position", super().position(scope))
 
     def put(self, *told, **more):
         return self._meanwhile("put", super().put(*told, **more))
@@ -136,3 +142,34 @@ def test_a_lookup_that_was_on_its_way_when_the_store_failed_leaves_it_alone(make
         cache.invoke("how do I sort a list")
     assert not events.of(CacheRecovered)
     assert replica.is_down
+
+
+def test_a_child_that_is_forked_while_a_thread_reads_is_not_kept_waiting(replica, records):
+    records.put(entry(embedder=replica.embedder_digest), replica.embed("question e"))
+    begun, go_on, vector = threading.Event(), threading.Event(), replica.embed("question e")
+
+    def read():
+        records.after["position"] = lambda: (begun.set(), go_on.wait(60))
+        replica.neighbours("s", vector)
+
+    def works():
+        found = [each.outline.id for each in replica.neighbours("s", vector)]
+        replica.learn()
+        return found == ["e"] and replica.exact(KEY, now_s=0.0).id == "e"
+
+    with ThreadPoolExecutor(1) as threads:
+        reading = threads.submit(read)
+        assert begun.wait(60)
+        pid = os.fork()
+        if not pid:
+            done = []
+            try:
+                child = threading.Thread(target=lambda: done.append(works()), daemon=True)
+                child.start()
+                child.join(30)
+            finally:
+                os._exit(0 if done == [True] else 1)
+        go_on.set()
+        reading.result()
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert works()
