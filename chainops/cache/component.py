@@ -386,6 +386,7 @@ class SemanticCache(Component[Any, Any]):
         if self.settings.mode == "shadow":
             return None
         if "waited_for" in run.stage.facts and found.vector is not None:
+            replica.partitions.look_again(key.scope)  # however short ago that was: who held the lease may be done
             again = self._lookup().find(key, tenant=run.caller.tenant, now=now, now_s=run.clock.monotonic(), draw=1.0)
             return again.entry
         entry = replica.store.exact(key.scope, key.exact)

@@ -190,6 +190,23 @@ def test_another_process_is_waited_for_and_its_answer_served(make_cache, make_re
     assert [answer.status for answer in answers] == ["ok", "cached", "cached"]
 
 
+def test_what_another_process_was_waited_for_is_served_however_short_ago_the_change_log_was_read(
+    make_cache, make_replica, slow, monkeypatch
+):
+    monkeypatch.setattr("chainops.cache.partitions._CATCH_UP_S", 3600.0)
+    here, flights = make_cache(slow, flights=Flights()), Flights()
+    there = make_cache(slow, replica=make_replica(), flights=flights)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(here.invoke, "how do I write a good decorator")
+        wait_until(lambda: slow.asked)
+        near = pool.submit(there.invoke, "how do I write a nice decorator")
+        wait_until(lambda: on_board(flights) == 1)
+        time.sleep(0.2)  # until it waits
+        slow.go.set()
+        assert near.result().text == first.result().text == "answer 1 in pieces"
+    assert len(slow.asked) == 1
+
+
 def test_a_killed_process_is_not_waited_for_longer_than_its_lease(make_cache, replica, make_replica, monkeypatch):
     dead = make_replica()
     dead.leases._ttl_s = 0.5
