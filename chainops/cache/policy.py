@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from langchain_core.messages import BaseMessage
 
+from chainops.cache.records import WRONG
 from chainops.cache.standalone import Standalone, speaks_back, standalone
 from chainops.core.caller import STATE_KEY, Caller
 from chainops.core.report import Report
@@ -177,7 +178,7 @@ _canonical = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
 
 def rejected(question: str, text: str) -> str:
     """The mark of an answer that was reported as wrong, by which it is known when the chain says it again."""
-    return f"wrong:{digest([plain(question), plain(text)])[:40]}"
+    return f"{WRONG}{digest([plain(question), plain(text)])[:40]}"
 
 
 def is_alive(created_at: float, *, now: float, ttl_s: float | None) -> bool:

@@ -238,6 +238,9 @@ class Tombstone:
 LONGEST_LEASE_S = 600.0
 """What says that it is valid for longer was written by a clock that jumped: it counts as expired."""
 
+WRONG = "wrong:"
+"""Begins the group of an entry that was reported as wrong (`policy.rejected`), which is then its last."""
+
 LARGEST_ENTRY_BYTES = 16 * 1024 * 1024
 """Of an entry's text and JSON together, without its vector."""
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from chainops.cache.records import CacheStore
+from chainops.cache.records import WRONG, CacheStore
 from chainops.core.forking import reset_in_child
 
 _FRESH_S = 1.0
@@ -47,7 +47,7 @@ class Rejected:
     def _read(self) -> _Known:
         drops, began = self._drops, time.monotonic()  # before reading: what is dropped meanwhile is read next time
         tombstones = self._store.tombstones(self._owner, limit=_HELD)
-        return _Known(frozenset(each.group for each in tombstones if each.group.startswith("wrong:")), drops, began)
+        return _Known(frozenset(each.group for each in tombstones if each.group.startswith(WRONG)), drops, began)
 
     @contextmanager
     def dropping(self) -> Iterator[None]:

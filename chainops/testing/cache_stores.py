@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from chainops.cache.judge import Label
-from chainops.cache.records import LONGEST_LEASE_S, CacheStore, Lease, Limits, Tally, Where
+from chainops.cache.records import LONGEST_LEASE_S, WRONG, CacheStore, Lease, Limits, Tally, Where
 from chainops.core.errors import InvalidInput
 from chainops.testing.cache_histories import CacheStoreMachine
 from chainops.testing.cache_pieces import NOW, ODD, Follower, entry, vector
@@ -309,6 +309,13 @@ class CacheStoreSuite:
         records.drop("o", Where(ids=("e",)), reason="wrong", now=1.0)
         assert [each.group for each in records.tombstones("o")] == ["another"]
         assert records.damaged() == []
+
+    def test_what_was_reported_as_wrong_is_not_put_into_another_group(self, records: CacheStore) -> None:
+        records.put(entry(), vector(1))
+        assert records.update("e", group=f"{WRONG}x")
+        assert records.update("e", group="another")
+        records.drop("o", Where(ids=("e",)), reason="wrong", now=1.0)
+        assert [each.group for each in records.tombstones("o")] == [f"{WRONG}x"]
 
     def test_totals_add_up(self, records: CacheStore) -> None:
         assert records.totals("o") == {}

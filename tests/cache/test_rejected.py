@@ -72,3 +72,21 @@ def test_an_answer_that_is_reported_while_it_is_being_stored_once_more_is_not_ke
     assert "reported as wrong" in events.of(CacheKept)[0].reason
     assert Cache(cache).entries() == []
     assert cache.invoke(QUESTION, chainops.caller(tenant="globex")).status == "ok"
+
+
+def test_a_comparison_that_ends_while_an_answer_is_reported_does_not_undo_that(make_cache, make_replica, records):
+    replica = make_replica(records=records)
+    cache = make_cache(lambda _: AIMessage(content="always this"), replica=replica)
+    cache.invoke(QUESTION)
+    ((stored, _, _),) = Cache(cache).entries()
+    update = records.update
+
+    def compared_at_the_same_time(entry, **changes):
+        records.update = update
+        assert update(entry, **changes)
+        replica.learn_of(stored, group="another's", label=None)
+        return True
+
+    records.update = compared_at_the_same_time
+    Cache(cache).wrong(stored.id, "no")
+    assert [cache.invoke(QUESTION).status for _ in range(2)] == ["ok", "ok"]

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from chainops.cache.records import LARGEST_ENTRY_BYTES, LONGEST_LEASE_S, Entry, Lease, Outline, Where
+from chainops.cache.records import LARGEST_ENTRY_BYTES, LONGEST_LEASE_S, WRONG, Entry, Lease, Outline, Where
 from chainops.core.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def changed(entry: Entry, *, knowledge: str | None, is_verified: bool | None, gr
         entry,
         knowledge=entry.knowledge if knowledge is None else knowledge,
         is_verified=entry.is_verified if is_verified is None else is_verified,
-        group=entry.group if group is None else group,
+        group=entry.group if group is None or entry.group.startswith(WRONG) else group,
     )
 
 
