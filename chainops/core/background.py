@@ -39,22 +39,20 @@ class Background:
 
     def reset(self) -> None:
         """For a forked child: what waits is its parent's work."""
-        self._lock = threading.Lock()
-        self._waiting: queue.Queue[Callable[[], None]] = queue.Queue(self._waiting_at_most)
+        # Re-entrant, both: a forgotten stream is closed by the garbage collector, perhaps in the middle of `submit`.
+        self._lock = threading.RLock()
+        self._waiting: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._unfinished = 0
 
     def submit(self, work: Callable[[], None]) -> bool:
         """Queue work, which must not raise; False when too much is waiting. Never blocks."""
         with self._lock:
-            if self.is_ending:
-                return False
-            try:
-                self._waiting.put_nowait(work)
-            except queue.Full:
+            if self.is_ending or self._waiting.qsize() >= self._waiting_at_most:
                 return False
             self._unfinished += 1
-            if self._thread is None or not self._thread.is_alive():
+            self._waiting.put(work)
+            if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
                 self._thread.start()
         return True
@@ -88,7 +86,7 @@ class Background:
             try:
                 if not self.is_ending:
                     work()
-            except Exception:  # noqa: BLE001 (told as what ends a thread is; what waits is not lost with it)
+            except BaseException:  # noqa: BLE001 (told as what ends a thread is; what waits is not lost with it)
                 threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
             finally:
                 with self._lock:

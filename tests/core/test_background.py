@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 
@@ -96,3 +97,30 @@ def test_what_waits_is_not_begun_at_the_end_where_nothing_else_is_promised(backg
     go_on.set()
     assert background.drain(60)
     assert done == []
+
+
+def test_work_is_taken_also_from_within_submit_as_when_the_garbage_collector_closes_a_stream_there(background):
+    done, inner = [], iter([lambda: done.append("inner")])
+
+    class Interrupted(queue.SimpleQueue):
+        def put(self, work):
+            for each in inner:
+                assert background.submit(each)
+            super().put(work)
+
+    background._waiting = Interrupted()
+    thread = threading.Thread(target=background.submit, args=[lambda: done.append("outer")], daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert background.drain(60)
+    assert sorted(done) == ["inner", "outer"]
+
+
+def test_no_more_than_is_allowed_waits(background):
+    go_on = threading.Event()
+    assert background.submit(lambda: go_on.wait(60))
+    taken = sum(background.submit(lambda: None) for _ in range(30))
+    assert taken in (9, 10), "the first may be under way or still wait"
+    go_on.set()
+    assert background.drain(60)
