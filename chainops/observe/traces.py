@@ -30,6 +30,7 @@ MAX_BYTES = 64_000_000
 EXIT_S = 4.0
 """What all writers together may add to the end of the program, in seconds."""
 LONGEST_RESTART_PAUSE_S = 300.0
+LOOK_AGAIN_S = 5.0
 
 
 class TraceWriter:
@@ -79,7 +80,8 @@ class TraceWriter:
 
     def _begin(self) -> None:
         self._queue: deque[Mapping[str, Any]] = deque()
-        self._lock = threading.Lock()
+        # Re-entrant: a forgotten stream is closed by the garbage collector, perhaps in the middle of this.
+        self._lock = threading.RLock()
         self._arrived = threading.Condition(self._lock)
         self._settled = threading.Condition(self._lock)
         self._feeder: threading.Thread | None = None
@@ -119,8 +121,10 @@ class TraceWriter:
                 self._queue.append(record)
                 self._arrived.notify()
                 if self._feeder is None:
-                    self._feeder = threading.Thread(target=self._feed, name="chainops-traces", daemon=True)
-                    self._feeder.start()
+                    feeder = threading.Thread(target=self._feed, name="chainops-traces", daemon=True)
+                    if self._feeder is None:  # still: making a thread may have collected a stream
+                        self._feeder = feeder
+                        feeder.start()
             else:
                 self.dropped += 1
         if not accepted:
@@ -161,9 +165,10 @@ class TraceWriter:
     def _feed(self) -> None:
         while True:
             with self._arrived:
-                self._arrived.wait_for(lambda: self._queue or self._closing)
-                records = list(self._queue)
-                self._queue.clear()
+                while not self._queue and not self._closing:
+                    self._arrived.wait(LOOK_AGAIN_S)  # what the garbage collector hands over right here wakes nobody
+                new: deque[Mapping[str, Any]] = deque()
+                records, self._queue = self._queue, new
                 self._in_hand = len(records)
             if not records:
                 break

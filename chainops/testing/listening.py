@@ -31,7 +31,7 @@ class ManualClock(Clock):
     def __init__(self, now: float = 1_700_000_000.0) -> None:
         self.now = now
         self.slept: list[float] = []
-        self._moving = threading.Lock()
+        self._moving = threading.RLock()
 
     def time(self) -> float:
         return self.now

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections import deque
 from importlib import metadata
 from pathlib import Path
 
@@ -150,6 +151,24 @@ def test_a_record_that_is_no_json_fails_without_starting_anything(writer, uri):
     assert traces.flush(120)
     assert (traces.failed, traces._child) == (1, None)
     assert "cannot be written as JSON" in traces.problem
+
+
+def test_a_stream_that_is_collected_while_another_trace_is_handed_over_is_handed_over_too(writer, gone, record):
+    class Collects(deque):
+        """As the garbage collector does, wherever something is made."""
+
+        def append(self, handed):
+            super().append(handed)
+            if handed["request_id"] != "forgotten":
+                traces.write(record("forgotten"))
+
+    traces = writer(gone)
+    traces._queue = Collects()
+    writing = threading.Thread(target=traces.write, args=[record("r1")], daemon=True)
+    writing.start()
+    writing.join(30)
+    assert not writing.is_alive()
+    assert traces.waiting == 2
 
 
 def test_a_record_with_a_value_that_cannot_be_told_fails_alone(writer, uri):
