@@ -90,6 +90,26 @@ def test_when_a_leader_is_lost_the_next_who_joins_leads_and_the_others_follow_it
     assert second.flight is not leader.flight
 
 
+def test_a_late_follower_that_takes_over_keeps_those_who_were_lost_after_it_in_line(flights):
+    first = lead(flights)
+    early, slow, late = (flights.join("s", "q", request=name) for name in ("early", "slow", "late"))
+    first.fail(ConnectionError("down"))
+    first.leave()
+    second = lead(flights, request="early", after=early.flight)
+    waiting = flights.join("s", "q", request="slow", after=slow.flight)
+    assert waiting.flight is second.flight
+    second.fail(ConnectionError("down"))
+    second.leave()
+    third = lead(flights, request="late", after=late.flight)
+    third.land("the answer")
+    third.leave()
+    found = flights.join("s", "q", request="slow", after=waiting.flight)
+    assert (found.is_leader, found.flight) == (False, third.flight)
+    for seat in (early, slow, late, waiting, found):
+        seat.leave()
+    assert_empty(flights)
+
+
 def test_what_is_over_stays_over(flights):
     leader = lead(flights)
     leader.land("answer")

@@ -299,7 +299,9 @@ def test_a_cancelled_plan_that_keeps_asking_is_dropped_in_time(play, monkeypatch
         asyncio.run(main())
     failed = heard.of(CleanupFailed)
     assert len(failed) == 2
-    assert all("went on asking after it was cancelled" in event.error for event in failed)
+    # The second where the machine was so busy that a step of its own took longer than there is.
+    known = "went on asking after it was cancelled", "still at work after"
+    assert all(any(each in event.error for each in known) for event in failed)
 
 
 def test_a_plan_that_fails_while_it_is_dropped_does_not_stop_the_caller(play):

@@ -188,7 +188,7 @@ class Flights:
                     seat = self.alone(scope, exact, request=request, question=question, vector=vector)
                     self._open.setdefault(scope, {})[exact] = seat.flight
                     if after is not None:
-                        after.successors[exact] = seat.flight
+                        _last_since(after, exact).successors[exact] = seat.flight
                     return seat
             found = near(unseen)
             if found is None:
@@ -278,6 +278,13 @@ def _answered_since(lost: Flight | None, exact: str) -> Flight | None:
     """What came of the question since this flight was lost, if it was answered."""
     while lost is not None and lost.state != "landed":
         lost = lost.successors.get(exact)
+    return lost
+
+
+def _last_since(lost: Flight, exact: str) -> Flight:
+    """Of those who took over one after another, the last: whoever was lost with any of them finds who comes next."""
+    while (after := lost.successors.get(exact)) is not None:
+        lost = after
     return lost
 
 
