@@ -568,7 +568,7 @@ def test_a_follower_ends_at_its_own_deadline(flights, pool, follower):
 def test_a_leaders_deadline_is_not_its_followers(flights, pool):
     teller = Teller(["one"])
     chain = Shared(inner=teller.runnable, flights=flights)
-    leader = pool.submit(CALLS["ainvoke"], chain, caller(deadline_s=3))  # time for the other to come
+    leader = pool.submit(CALLS["ainvoke"], chain, caller(deadline_s=6))  # time for the other to come
     aboard(flights, 1)
     follower = pool.submit(CALLS["invoke"], chain)
     aboard(flights, 2)
