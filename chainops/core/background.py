@@ -54,7 +54,10 @@ class Background:
             self._waiting.put(work)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
-                self._thread.start()
+                try:
+                    self._thread.start()
+                except RuntimeError:  # the system gives no more threads: the next work tries again
+                    self._thread = None
         return True
 
     def drain(self, timeout_s: float = _LAST_S) -> bool:

@@ -124,3 +124,18 @@ def test_no_more_than_is_allowed_waits(background):
     assert taken in (9, 10), "the first may be under way or still wait"
     go_on.set()
     assert background.drain(60)
+
+
+def test_work_waits_while_the_system_gives_no_thread(background, monkeypatch):
+    done = []
+
+    def start(_):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        assert background.submit(lambda: done.append(1))
+        assert not background.drain(0.01)
+    assert background.submit(lambda: done.append(2))
+    assert background.drain(60)
+    assert done == [1, 2]
