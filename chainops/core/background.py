@@ -46,18 +46,23 @@ class Background:
         self._unfinished = 0
 
     def submit(self, work: Callable[[], None]) -> bool:
-        """Queue work, which must not raise; False when too much is waiting. Never blocks."""
+        """Queue work, which must not raise. Never blocks.
+
+        Returns:
+            False when it is not taken: too much is waiting, or the system gives no thread. The next work tries again.
+        """
         with self._lock:
             if self.is_ending or self._waiting.qsize() >= self._waiting_at_most:
                 return False
-            self._unfinished += 1
-            self._waiting.put(work)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
                 try:
                     self._thread.start()
-                except RuntimeError:  # the system gives no more threads: the next work tries again
+                except RuntimeError:
                     self._thread = None
+                    return False
+            self._unfinished += 1
+            self._waiting.put(work)
         return True
 
     def drain(self, timeout_s: float = _LAST_S) -> bool:
@@ -90,10 +95,17 @@ class Background:
                 if not self.is_ending:
                     work()
             except BaseException:  # noqa: BLE001 (told as what ends a thread is; what waits is not lost with it)
-                threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
+                _tell_failure()
             finally:
                 with self._lock:
                     self._unfinished -= 1
+
+
+def _tell_failure() -> None:
+    try:
+        threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
+    except Exception:  # noqa: BLE001 (a hook of anybody's; this is what Python does then)
+        sys.excepthook(*sys.exc_info())
 
 
 _instances: weakref.WeakSet[Background] = weakref.WeakSet()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 import time
 
@@ -126,7 +127,7 @@ def test_no_more_than_is_allowed_waits(background):
     assert background.drain(60)
 
 
-def test_work_waits_while_the_system_gives_no_thread(background, monkeypatch):
+def test_work_is_not_taken_while_the_system_gives_no_thread(background, monkeypatch):
     done = []
 
     def start(_):
@@ -134,8 +135,22 @@ def test_work_waits_while_the_system_gives_no_thread(background, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", start)
-        assert background.submit(lambda: done.append(1))
-        assert not background.drain(0.01)
+        assert not background.submit(lambda: done.append(1))
+        assert background.drain(0.01)
     assert background.submit(lambda: done.append(2))
     assert background.drain(60)
-    assert done == [1, 2]
+    assert done == [2]
+
+
+def test_work_goes_on_where_whoever_is_told_of_failures_fails_too(background, monkeypatch):
+    done, told = [], []
+
+    def hook(_):
+        raise ValueError("the hook's own")
+
+    monkeypatch.setattr(threading, "excepthook", hook)
+    monkeypatch.setattr(sys, "excepthook", lambda _, error, __: told.append(str(error)))
+    assert background.submit(lambda: 1 / 0)
+    assert background.submit(lambda: done.append(1))
+    assert background.drain(60)
+    assert (done, told) == ([1], ["the hook's own"])

@@ -326,3 +326,16 @@ def test_a_stream_that_is_collected_while_another_call_is_settled_is_settled_too
     assert not settling.is_alive()
     assert books.flush(60)
     assert SqlCounters(store).holds(before=NOW + 1) == []
+
+
+def test_what_was_spent_while_the_system_gave_no_thread_is_written_when_it_does(store, make_hold, monkeypatch):
+    def start(_):
+        raise RuntimeError("can't start new thread")
+
+    books = Books(SqlCounters(store), SqlLedger(store))
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        noted(books, make_hold, count=1)
+    assert books.flush(60)
+    (row,) = spending(store, "help", "user").rows
+    assert (row["calls"], row["usd"]) == (1, pytest.approx(0.02))
