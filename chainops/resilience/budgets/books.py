@@ -21,7 +21,7 @@ _CATCH_UP_S = 0.05
 """How long the next call waits for what the last ones took to be written down: after one another, that is at once; many
 at the same time go on with estimates that are too high for a moment."""
 _PATIENCE_S = 5.0
-"""How long a call waits for it that would be refused because of these estimates."""
+"""How long a call waits for it that would be refused, or go another way, because of these estimates."""
 _LOOK_EVERY_S = 600.0
 _AT_ONCE = 500
 _TRIES, _PAUSE_S = 3, 0.2
@@ -74,11 +74,16 @@ class Books:
         return reserved
 
     def totals(self, budget: str, key: str, windows: Sequence[Window]) -> list[Amount]:
-        """Spent and set aside. Blocks. Raises `StoreError`."""
+        """Spent and set aside, which may be too much for a moment where no soft limit is reached. Blocks.
+
+        Raises:
+            StoreError: It is not known what has been spent.
+        """
         names = [each.id for each in windows]
         is_current = self._catch_up(_CATCH_UP_S)
         found = self._counters.totals(budget, key, names)
-        if not is_current and self._is_soon_current():
+        is_soft = any(each.limit.is_reached(total, each.soft) for each, total in zip(windows, found, strict=True))
+        if is_soft and not is_current and self._is_soon_current():
             return self._counters.totals(budget, key, names)
         return found
 

@@ -267,6 +267,8 @@ class ToldOnce(SqlCounters):
     """After it has answered once, the ledger may go on."""
 
     ledger = None
+    times = 0
+    """How often the totals were asked for."""
 
     def reserve(self, *arguments, **more):
         reserved = super().reserve(*arguments, **more)
@@ -276,6 +278,7 @@ class ToldOnce(SqlCounters):
 
     def totals(self, *arguments):
         found = super().totals(*arguments)
+        self.times += 1
         self.ledger.may_note.set()
         return found
 
@@ -299,9 +302,16 @@ def test_no_call_is_refused_for_the_estimate_of_one_whose_truth_is_on_its_way(sl
     assert slow_books.reserve(hold, concerned).refused is None
 
 
-def test_totals_are_told_with_the_truth_of_calls_that_have_ended(slow_books, make_hold):
-    _, concerned = make_hold(settings=BudgetSettings(usd_per_day=1.5))
+def test_totals_that_reach_a_soft_limit_are_told_with_the_truth_of_calls_that_have_ended(slow_books, make_hold):
+    _, concerned = make_hold(settings=BudgetSettings(usd_per_day=1.0))
     assert slow_books.totals("b", "k", concerned) == [Amount(10_000_000, 0)]
+
+
+def test_nobody_waits_for_the_truth_of_totals_that_reach_no_limit(slow_books, make_hold):
+    before = slow_books._counters.times
+    _, concerned = make_hold(settings=BudgetSettings(usd_per_day=1.5))
+    assert slow_books.totals("b", "k", concerned) == [Amount(1_000_000_000, 0)]
+    assert slow_books._counters.times == before + 1
 
 
 def test_a_stream_that_is_collected_while_another_call_is_settled_is_settled_too(store, make_hold):
