@@ -59,7 +59,8 @@ class Live:
 
     def settle(self, timeout_s: float | None) -> bool:
         """Wait for the build that goes on; whether none does any more."""
-        builder = self._builder
+        with self._starting:  # one that is only being started cannot be joined
+            builder = self._builder
         if builder is not None:
             builder.join(timeout_s)
         return builder is None or not builder.is_alive()

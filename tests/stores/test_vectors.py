@@ -1,4 +1,5 @@
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -317,6 +318,26 @@ def test_a_build_that_ends_in_the_middle_of_a_removal_does_not_disturb_it(monkey
     assert vectors.remove(range(10)) == 10
     assert vectors.settle(120)
     assert vectors.keys() == list(range(10, 100))
+
+
+def test_whoever_waits_for_a_build_waits_for_one_that_is_just_being_started_too(monkeypatch):
+    starting, may_start, start = threading.Event(), threading.Event(), threading.Thread.start
+
+    def slowly(thread):
+        if thread.name == vector_live._NAME:
+            starting.set()
+            may_start.wait(0.2)  # it settles now, where nothing keeps it from that
+        start(thread)
+
+    vectors = Vectors(8, flat_below=SMALL)
+    with ThreadPoolExecutor(2) as pool:
+        monkeypatch.setattr(threading.Thread, "start", slowly)
+        adding = pool.submit(vectors.add, range(50), POOL[:50])
+        assert starting.wait(60)
+        assert vectors.settle(120)
+        may_start.set()
+        adding.result()
+    assert vectors._live.parts.base is not None
 
 
 def test_what_is_due_when_a_build_has_just_ended_is_built(monkeypatch):
