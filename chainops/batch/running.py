@@ -336,7 +336,8 @@ class Runner:
 
 async def _whole(work: Callable[[], Any]) -> None:
     """Do it in a thread. Cancelled, it is done to its end all the same: the output stays locked as long as it takes."""
-    doing = asyncio.ensure_future(asyncio.to_thread(work))
+    # No task, such as `to_thread` needs: a loop that ends cancels all of those, whoever waits for them.
+    doing = asyncio.get_running_loop().run_in_executor(None, copy_context().run, work)
     is_cancelled = False
     while not doing.done():
         try:

@@ -343,6 +343,31 @@ def test_a_cancelled_run_holds_its_output_until_nothing_of_it_is_at_work_any_mor
     assert len(server.requests) == 3
 
 
+def test_a_loop_that_ends_waits_for_what_a_run_is_writing(talk, rows, out, monkeypatch, server):
+    from chainops.batch import running
+
+    begun, may_end, write, held = threading.Event(), threading.Event(), running.write, []
+
+    def slowly(*args):
+        begun.set()
+        assert may_end.wait(60)
+        write(*args)
+
+    async def leave_it():
+        running_still = asyncio.create_task(arun(talk(), rows(3), out))
+        running_still.add_done_callback(lambda _: held.append(out.exists()))
+        assert await asyncio.to_thread(begun.wait, 60)
+        asyncio.get_running_loop().call_later(0.1, may_end.set)  # when all tasks have been cancelled
+
+    monkeypatch.setattr(running, "write", slowly)
+    try:
+        asyncio.run(leave_it())
+    finally:
+        may_end.set()
+    assert held == [True]
+    assert len(server.requests) == 3
+
+
 def test_a_cancellation_after_the_last_row_is_not_hidden(talk, rows, out, server):
     class Slow(Runner):
         async def _keep(self):
