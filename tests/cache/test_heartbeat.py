@@ -140,8 +140,8 @@ def test_a_lease_that_cannot_be_renewed_is_lost_when_its_time_is_over_and_not_be
 def test_it_goes_on_after_the_place_was_down_for_a_moment(place, clock):
     heartbeat = Heartbeat(place.renew, ttl_s=0.03)
     heartbeat.hold("a", on_lost=lambda: pytest.fail("lost"))
+    clock.now += 0.029  # before it is down: so the beat after one that failed began at this time
     place.is_down = True
-    clock.now += 0.029
     eventually(lambda: heartbeat.error is not None)
     place.is_down = False
     eventually(lambda: heartbeat.error is None)
