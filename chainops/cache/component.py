@@ -376,7 +376,11 @@ class SemanticCache(Component[Any, Any]):
             taken_by = replica.leases.take(key.scope, key.exact, question=key.question, vector=found.vector, now=now)
             if taken_by is not None:
                 return taken_by
-            entry = self._meanwhile(replica, key, found, run, now)  # somebody may have finished before the lease
+            try:
+                entry = self._meanwhile(replica, key, found, run, now)  # somebody may have finished before the lease
+            except ChainopsError:
+                replica.leases.let_go(key.scope, key.exact)  # else it is renewed as long as this process lives
+                raise
             if entry is not None:
                 replica.leases.release(key.scope, key.exact)
             return entry

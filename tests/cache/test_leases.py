@@ -10,6 +10,7 @@ from langchain_core.messages import AIMessage
 from chainops.cache.sharing.flight import Flights
 from chainops.cache.sharing.leases import Leases
 from chainops.cache.stores.sql_records import SqlRecords
+from chainops.core.errors import StoreUnavailable
 
 QUESTION = "how do I sort a list"
 
@@ -42,6 +43,29 @@ def test_a_lease_that_is_given_back_and_taken_by_another_request_stays_taken(mak
     assert [each.exact for each in records.leases(scope, now=time.time())] == [exact]
     replica.leases.release(scope, exact)
     assert records.leases(scope, now=time.time()) == []
+
+
+class FailsOnceLeased(SqlRecords):
+    """Cannot be read any more once a lease was taken."""
+
+    is_leased = False
+
+    def lease(self, *told, **more):
+        self.is_leased = True
+        return super().lease(*told, **more)
+
+    def exact(self, *told):
+        if self.is_leased:
+            raise StoreUnavailable(self.place, "gone", "wait")
+        return super().exact(*told)
+
+
+def test_a_lease_is_not_held_for_ever_when_the_store_fails_just_after_it_was_taken(make_cache, make_replica, store):
+    replica = make_replica(records=FailsOnceLeased(store))
+    cache = make_cache(lambda _: AIMessage(content="answer"), replica=replica, flights=Flights())
+    assert cache.invoke(QUESTION).text == "answer"
+    assert replica.store.is_leased
+    assert len(replica.leases._heartbeat) == 0
 
 
 def test_every_thread_of_a_forked_child_takes_leases_in_the_childs_name(store):
