@@ -50,6 +50,20 @@ def on_board(flights):
     return sum(flight.on_board for flight in list(flights._boarded))
 
 
+def who_wait(replica):
+    """The threads that have found something being answered in another process: they wait for that."""
+    seen, others = set(), replica.leases.others
+
+    def look(*args, **more):
+        found = others(*args, **more)
+        if found:
+            seen.add(threading.current_thread())
+        return found
+
+    replica.leases.others = look
+    return seen
+
+
 def test_many_threads_that_ask_the_same_make_one_call(make_cache, slow):
     flights = Flights()
     cache = make_cache(slow, flights=flights)
@@ -194,14 +208,13 @@ def test_what_another_process_was_waited_for_is_served_however_short_ago_the_cha
     make_cache, make_replica, slow, monkeypatch
 ):
     monkeypatch.setattr("chainops.cache.partitions._CATCH_UP_S", 3600.0)
-    here, flights = make_cache(slow, flights=Flights()), Flights()
-    there = make_cache(slow, replica=make_replica(), flights=flights)
+    here, second = make_cache(slow, flights=Flights()), make_replica()
+    there, waiting = make_cache(slow, replica=second, flights=Flights()), who_wait(second)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(here.invoke, "how do I write a good decorator")
         wait_until(lambda: slow.asked)
         near = pool.submit(there.invoke, "how do I write a nice decorator")
-        wait_until(lambda: on_board(flights) == 1)
-        time.sleep(0.2)  # until it waits
+        wait_until(lambda: waiting)
         slow.go.set()
         assert near.result().text == first.result().text == "answer 1 in pieces"
     assert len(slow.asked) == 1
