@@ -276,7 +276,8 @@ class SemanticCache(Component[Any, Any]):
         told: dict[str, Any] = {"request": run.request.id, "question": key.question, "vector": found.vector}
         # Whoever asks after a document has changed, or (share: all) from elsewhere, is on another flight.
         scope = f"{key.scope}:{found.version}:{run.caller.tenant}"
-        if goes_alone(lost) or self.settings.mode == "shadow":
+        is_own = not self.settings.keep_personal and personal(key.question)
+        if is_own or goes_alone(lost) or self.settings.mode == "shadow":
             return self.flights.alone(scope, key.exact, **told)
         near = None
         if found.vector is not None:
@@ -315,7 +316,7 @@ class SemanticCache(Component[Any, Any]):
                 self._count("missed", run)
             started = run.clock.monotonic()
             answer = yield from lead(
-                seat, self.inner, value, run, said, may_share=lambda whole: _may_share(self, key, whole, run)
+                seat, self.inner, value, run, said, may_share=lambda whole: _may_share(self, whole, run)
             )
             whole = answer if seat.flight.landed is None else seat.flight.landed.answer
             kept = yield from keep(self, key, whole, found, run, duration_s=run.clock.monotonic() - started)
@@ -424,9 +425,8 @@ def _rounded(risk: float | None) -> float | None:
     return None if risk is None else round(risk, 6)
 
 
-def _may_share(cache: SemanticCache, key: Key, answer: Any, run: Run) -> bool:
+def _may_share(cache: SemanticCache, answer: Any, run: Run) -> bool:
     """Whether those who asked the same at the same moment may have this answer: not what is the asker's alone."""
     if run.report.status not in ("ok", "degraded") or not run.report.may_cache:
         return False
-    text = str(getattr(answer, "text", answer))
-    return cache.settings.keep_personal or not (personal(key.question) or personal(text))
+    return cache.settings.keep_personal or not personal(str(getattr(answer, "text", answer)))

@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, AIMessageChunk
 
-from chainops.cache.sharing.pieces import Resume, Through, own
+from chainops.cache.sharing.flight import Flights
+from chainops.cache.sharing.pieces import Resume, Tap, Through, own
 from chainops.core.chunks import merge, words_of
+from chainops.text.personal import personal
 
 words = st.text(alphabet="ab ", max_size=8)
 
@@ -110,3 +112,21 @@ def test_other_values_are_copied_too():
     assert copied["a"] is not value["a"]
     assert own("text") == "text"
     assert own(AIMessageChunk(content="a", id="run-1", chunk_position="last")).chunk_position == "last"
+
+
+@pytest.mark.parametrize("secret", ["ann@lee-family.org", "+1 415 555 2671"])
+@pytest.mark.parametrize("size", [1, 3, 200])
+def test_nobody_else_hears_personal_data_to_its_end_in_whatever_pieces_it_comes(secret, size):
+    flights = Flights()
+    seat = flights.join("s", "q", request="leader")
+    tap = Tap(seat, lambda words: not personal(words))
+    answer = f"{'Of course. ' * 40}Write to {secret} or call. {'Anything else? ' * 40}"
+    told = []
+    for start in range(0, len(answer), size):
+        tap.feed(AIMessageChunk(content=answer[start : start + size]))
+        if seat.flight.state == "flying":
+            told = [chunk.text for chunk in seat.flight.chunks]
+    assert seat.flight.state == "private"
+    assert "".join(told) == answer[: len("".join(told))]
+    assert secret not in "".join(told)
+    seat.leave()

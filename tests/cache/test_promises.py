@@ -107,6 +107,14 @@ def test_what_may_not_be_kept_is_not_shared_with_those_who_ask_at_once(make_cach
     cache = make_cache(held, flights=flights)
     told = together(held, flights, lambda: cache.invoke(QUESTION), lambda: cache.invoke(QUESTION))
     assert len({each.text for each in told}) == 2
+    assert {each.status for each in told} == {"ok"}
+
+
+def test_who_asks_with_personal_data_asks_alone(make_cache):
+    held, flights = Held(asked=[], go=threading.Event()), Flights()
+    cache, question = make_cache(held, flights=flights), "what do you know of ann@lee-family.org"
+    told = together(held, flights, lambda: cache.invoke(question), lambda: cache.invoke(question))
+    assert len({each.text for each in told}) == 2
 
 
 def test_shadow_mode_shares_no_call(make_cache):

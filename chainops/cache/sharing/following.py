@@ -102,15 +102,14 @@ def lead(
     Args:
         said: What this request's caller has heard from leaders that were lost. The new answer goes on from
             there, or the caller's ends as `truncated`; the flight lands with the whole in either case.
-        may_share: Asked at the end. False: the answer is the leader's alone, and followers ask for themselves.
+        may_share: Asked at the end, and before each piece with its words and those just before it. False: the answer
+            is the leader's alone, and followers ask for themselves.
 
     Returns:
         What this caller was told. What the others get is `seat.flight.landed`, None when it is not shared.
     """
     resume = Resume(said) if said else None
-    tap = Tap(
-        seat, None if may_share is None else lambda: run.report.may_cache and run.report.status in ("ok", "degraded")
-    )
+    tap = Tap(seat, may_share)
     through: Filter = tap if resume is None else Through(tap, resume)
     try:
         reply = yield Forward(runnable, value, filter=through, kwargs=run.kwargs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from langchain_core.messages import AIMessageChunk, BaseMessage
@@ -13,16 +13,22 @@ from chainops.core.answer import RestartChunk
 from chainops.core.chunks import has_substance
 from chainops.core.steps import Filter
 
+_BEFORE = 256
+"""Characters before a piece that are looked at with it: what must not be told may begin there."""
+
 
 class Tap:
     """A filter that lets all pass, and lets the followers hear it too.
 
     Chunks before the first with substance are told with it: until then the leader's caller has not heard
     them either, and another route may still be taken.
+
+    Args:
+        may_tell: Asked with each piece's words, and those just before it. From the first False on nobody else hears.
     """
 
-    def __init__(self, seat: Seat, may_tell: Any = None) -> None:
-        self._seat, self._may_tell = seat, may_tell or (lambda: True)
+    def __init__(self, seat: Seat, may_tell: Callable[[str], bool] | None = None) -> None:
+        self._seat, self._may_tell, self._before = seat, may_tell, ""
         self._held: list[Any] | None = []
 
     def feed(self, chunk: Any) -> Iterable[Any]:
@@ -47,8 +53,11 @@ class Tap:
             self._tell(chunk)
 
     def _tell(self, chunk: Any) -> None:
-        if not self._may_tell():
-            self._seat.keep_private()  # ends it once; the followers ask for themselves
+        if self._may_tell is not None:
+            words = self._before + _text_of(chunk)
+            self._before = words[-_BEFORE:]
+            if not self._may_tell(words):
+                self._seat.keep_private()  # ends it once; the followers ask for themselves
         self._seat.say(chunk)
 
 
