@@ -200,7 +200,7 @@ def _end_builds() -> None:
     ENDING.set()
     until = time.monotonic() + _LAST_S
     for thread in threading.enumerate():
-        if thread.name == _NAME:
+        if thread.name == _NAME and thread.is_alive():
             thread.join(max(0.0, until - time.monotonic()))
 
 
