@@ -16,7 +16,7 @@ from langchain_core.messages import AIMessage
 from pydantic import PrivateAttr
 
 import chainops
-from chainops.batch import Stopped, arun, run
+from chainops.batch import Stopped, arun, run, running
 from chainops.batch.records import OtherRun, OutputTaken
 from chainops.batch.running import Runner
 from chainops.core.component import Component
@@ -313,15 +313,25 @@ def test_an_interrupt_after_the_last_row_comes_too_late(talk, rows, out, server)
     assert out.exists()
 
 
-def test_a_cancelled_run_holds_its_output_until_nothing_of_it_is_at_work_any_more(talk, rows, out, monkeypatch, server):
-    from chainops.batch import running
-
+@pytest.fixture
+def held_writing(monkeypatch):
+    """The output is written when the second event is set; the first tells that the writing has begun."""
     begun, may_end, write = threading.Event(), threading.Event(), running.write
 
     def slowly(*args):
         begun.set()
         assert may_end.wait(60)
         write(*args)
+
+    monkeypatch.setattr(running, "write", slowly)
+    yield begun, may_end
+    may_end.set()
+
+
+def test_a_cancelled_run_holds_its_output_until_nothing_of_it_is_at_work_any_more(
+    talk, rows, out, held_writing, server
+):
+    begun, may_end = held_writing
 
     async def cancel():
         task = asyncio.create_task(arun(talk(), rows(3), out))
@@ -334,24 +344,13 @@ def test_a_cancelled_run_holds_its_output_until_nothing_of_it_is_at_work_any_mor
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    monkeypatch.setattr(running, "write", slowly)
-    try:
-        asyncio.run(cancel())
-    finally:
-        may_end.set()
+    asyncio.run(cancel())
     assert out.exists()
     assert len(server.requests) == 3
 
 
-def test_a_loop_that_ends_waits_for_what_a_run_is_writing(talk, rows, out, monkeypatch, server):
-    from chainops.batch import running
-
-    begun, may_end, write, held = threading.Event(), threading.Event(), running.write, []
-
-    def slowly(*args):
-        begun.set()
-        assert may_end.wait(60)
-        write(*args)
+def test_a_loop_that_ends_waits_for_what_a_run_is_writing(talk, rows, out, held_writing, server):
+    (begun, may_end), held = held_writing, []
 
     async def leave_it():
         running_still = asyncio.create_task(arun(talk(), rows(3), out))
@@ -359,11 +358,7 @@ def test_a_loop_that_ends_waits_for_what_a_run_is_writing(talk, rows, out, monke
         assert await asyncio.to_thread(begun.wait, 60)
         asyncio.get_running_loop().call_later(0.1, may_end.set)  # when all tasks have been cancelled
 
-    monkeypatch.setattr(running, "write", slowly)
-    try:
-        asyncio.run(leave_it())
-    finally:
-        may_end.set()
+    asyncio.run(leave_it())
     assert held == [True]
     assert len(server.requests) == 3
 

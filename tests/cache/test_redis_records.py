@@ -114,6 +114,33 @@ def test_a_hand_edited_entry_is_dropped_and_told(store, records, field, value, l
     assert records.get("other") is not None
 
 
+OTHERS = {
+    "gone": ("DEL", "entry:e"),
+    "of another type": ("SET", "entry:e", "x"),
+    "named by nothing": ("HDEL", "exact:s", "e"),
+    "another's name": ("HSET", "exact:s", "e", "other"),
+    "no place": ("HDEL", "entry:e", "scope"),
+}
+HANDS = {name: ("HSET", "entry:e", *edit) for name, edit in EDITS.items()} | OTHERS
+
+
+@pytest.mark.parametrize("hand", HANDS.values(), ids=HANDS)
+def test_over_whatever_was_edited_by_hand_an_answer_is_stored_in_the_end(store, records, hand):
+    records.put(entry(), vector(1))
+    records.put(entry("other", scope="t"), vector(1))
+    command, key, *arguments = hand
+    if command == "SET":
+        by_hand(store, "DEL", key)
+    by_hand(store, command, key, *arguments)
+    for _ in range(3):
+        there = records.exact("s", "e")
+        if records.put(entry("new", exact="e"), vector(1), over=0 if there is None else there.seq):
+            break
+    found = records.exact("s", "e")
+    assert found is not None
+    assert found.id == "new"
+
+
 @pytest.mark.parametrize("name", [name for name in EDITS if name not in {"answer", "no text"}])
 def test_an_edited_head_decides_nothing(store, records, name):
     seq = records.put(entry(), vector(1))

@@ -102,6 +102,26 @@ def test_a_hand_edited_entry_is_dropped_and_told(store, records, edit, look):
     assert records.get("other") is not None
 
 
+OTHERS = {
+    "place": "UPDATE cache_entries SET seq = seq + 100",
+    "id": "UPDATE cache_entries SET id = 'other'",
+    "exact": "UPDATE cache_entries SET exact = 'other'",
+}
+
+
+@pytest.mark.parametrize("edit", (EDITS | OTHERS).values(), ids=EDITS | OTHERS)
+def test_over_whatever_was_edited_by_hand_an_answer_is_stored_in_the_end(store, records, edit):
+    records.put(entry(), vector(1))
+    by_hand(store, edit)
+    for _ in range(3):
+        there = records.exact("s", "e")
+        if records.put(entry("new", exact="e"), vector(1), over=0 if there is None else there.seq):
+            break
+    found = records.exact("s", "e")
+    assert found is not None
+    assert found.id == "new"
+
+
 @pytest.mark.parametrize("name", [name for name in EDITS if name not in {"answer", "cut answer", "no text"}])
 def test_an_edited_head_decides_nothing(store, records, name):
     seq = records.put(entry(), vector(1))
